@@ -1,0 +1,11 @@
+package tunnel
+
+import (
+	"net"
+	"net/http"
+)
+
+// UpgradeWebSocket makes a tunnel's connection of a WebSocket request.
+func UpgradeWebSocket(w http.ResponseWriter, r *http.Request) (c net.Conn, binding []byte, err error) {
+	panic("todo")
+}
