@@ -1,0 +1,179 @@
+package auth
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	strict "github.com/go-jose/go-jose/v4/json" // case-sensitive, refuses duplicate keys
+	"github.com/go-jose/go-jose/v4/jwt"
+	"golang.org/x/crypto/ssh"
+)
+
+// A Grant says who may enter a task, what they may do there, and until when. It travels in the host token. In JSON:
+//
+//	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600}
+//
+// A member that this version does not know is an error: it might be a restriction.
+type Grant struct {
+	AuthorizedKeys []string  // lines as in an authorized_keys file, with options
+	Permissions    []string  // what they may do at most, the options of each key narrow it further; nil (null or absent in JSON): DefaultPermissions; empty: nothing
+	Until          time.Time // nobody is admitted from then on, whole seconds; zero: no such time
+}
+
+// grantMembers are the names in JSON.
+var grantMembers = []string{"authorized_keys", "permissions", "until"}
+
+// MarshalJSON writes the form given above.
+func (g Grant) MarshalJSON() ([]byte, error) {
+	members := map[string]any{"authorized_keys": g.AuthorizedKeys}
+	if g.AuthorizedKeys == nil {
+		members["authorized_keys"] = []string{}
+	}
+	if g.Permissions != nil {
+		members["permissions"] = g.Permissions
+	}
+	if !g.Until.IsZero() {
+		members["until"] = g.Until.Unix()
+	}
+	return json.Marshal(members)
+}
+
+// UnmarshalJSON reads the form given above. It does not check what the members say; see Check.
+func (g *Grant) UnmarshalJSON(data []byte) error {
+	var members map[string]strict.RawMessage
+	if err := strict.Unmarshal(data, &members); err != nil {
+		return fmt.Errorf("grant: %w", err)
+	}
+	for name := range members {
+		if !slices.Contains(grantMembers, name) {
+			return fmt.Errorf("grant: %.64q is not known to this version of Stagedoor, and might be a restriction", name)
+		}
+	}
+	var read Grant
+	var until *jwt.NumericDate
+	for name, into := range map[string]any{"authorized_keys": &read.AuthorizedKeys, "permissions": &read.Permissions, "until": &until} {
+		if raw, ok := members[name]; ok {
+			if err := strict.Unmarshal(raw, into); err != nil {
+				return fmt.Errorf("grant: %s: %w", name, err)
+			}
+		}
+	}
+	if until != nil {
+		t, err := claimTime("until", until)
+		if err != nil {
+			return fmt.Errorf("grant: %w", err)
+		}
+		read.Until = t
+	}
+	*g = read
+	return nil
+}
+
+// Check says what is wrong with a grant: a key line that cannot be read, a permission that does not exist. Tokens are
+// neither minted nor accepted with a grant that fails it.
+func (g *Grant) Check() error {
+	if _, err := g.PublicKeys(); err != nil {
+		return err
+	}
+	for _, name := range g.Permissions {
+		if !slices.Contains(permissionNames, name) {
+			return fmt.Errorf("grant: permission %.64q does not exist: there are %s", name, strings.Join(permissionNames, ", "))
+		}
+	}
+	return nil
+}
+
+// PublicKeys returns the keys that are granted entry, whatever their options say.
+func (g *Grant) PublicKeys() ([]ssh.PublicKey, error) {
+	var keys []ssh.PublicKey
+	for i, line := range g.AuthorizedKeys {
+		if strings.ContainsAny(line, "\r\n") {
+			return nil, fmt.Errorf("grant key %d: more than one line: give each its own entry", i+1)
+		}
+		parsed, err := g.parseKey(i)
+		if err != nil {
+			return nil, err
+		}
+		if len(parsed.entries) == 0 {
+			return nil, fmt.Errorf("grant key %d: no key in it", i+1)
+		}
+		keys = append(keys, parsed.PublicKeys()...)
+	}
+	return keys, nil
+}
+
+func (g *Grant) parseKey(i int) (*AuthorizedKeys, error) {
+	return ParseAuthorizedKeys(fmt.Sprintf("grant key %d", i+1), []byte(g.AuthorizedKeys[i]))
+}
+
+// Permitted returns a new value with what the grant permits at most; of a nil grant nothing.
+func (g *Grant) Permitted() *ssh.Permissions {
+	if g == nil {
+		return noPermissions()
+	}
+	if g.Permissions == nil {
+		return DefaultPermissions()
+	}
+	p := noPermissions()
+	for _, name := range g.Permissions {
+		if slices.Contains(permissionNames, name) {
+			p.Extensions[name] = ""
+		}
+	}
+	return p
+}
+
+// GrantKeys is the [Authorizer] that admits the keys listed in the task's grant.
+type GrantKeys struct {
+	Now func() time.Time // nil: time.Now
+}
+
+// Authorize admits an identity whose key is in task.Grant, with what both the grant and the options of the key permit.
+func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Permissions, error) {
+	g, now := task.Grant, clock(a.Now)
+	switch {
+	case g == nil:
+		return nil, denied("no grant for the task")
+	case id.Key == nil:
+		return nil, denied("no key that is granted entry")
+	case !g.Until.IsZero() && !now.Before(g.Until):
+		return nil, denied("grant ended at %s", g.Until.UTC().Format(time.RFC3339))
+	}
+	p, err := g.authorize(id, now)
+	if err != nil {
+		return nil, err
+	}
+	limit := g.Permitted()
+	limit.Extensions[noTouchRequired] = "" // for the key's own options to say
+	return Intersect(p, limit), nil
+}
+
+// authorize asks the lines that hold the key. Only those are parsed: with all of them, the time that an answer takes
+// would tell a stranger whether the task exists.
+func (g *Grant) authorize(id Identity, now time.Time) (*ssh.Permissions, error) {
+	encoded := base64.StdEncoding.EncodeToString(id.Key.Marshal())
+	errs := []error{denied("key is not in the grant")}
+	for i, line := range g.AuthorizedKeys {
+		if !strings.Contains(line, encoded) {
+			continue
+		}
+		keys, err := g.parseKey(i)
+		if err == nil {
+			var p *ssh.Permissions
+			if p, err = keys.authorize(id, now); err == nil {
+				return p, nil
+			}
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 2 && errors.Is(errs[1], ErrDenied) {
+		return nil, errs[1]
+	}
+	return nil, &refusals{errs}
+}

@@ -1,0 +1,267 @@
+package auth
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+// What is wrong with a token that is refused. Errors wrap one of the two and say what the owner of the agent can do;
+// they hold nothing of the token but its task, times and claim names.
+var (
+	ErrTokenExpired = errors.New("token has expired")
+	ErrTokenInvalid = errors.New("token is not valid")
+)
+
+// DefaultAudience is the audience of host tokens unless another is configured.
+const DefaultAudience = "stagedoor"
+
+// maxTokenID bounds what a gateway must remember of each token.
+const maxTokenID = 128
+
+// hostTokenTypes are what the typ of a host token may be. Most libraries write "JWT", some nothing.
+var hostTokenTypes = []string{"JWT", ""}
+
+// A Token is a host token: a JWT (RFC 7519) by which a CI system lets an agent register as the host of a task. Its
+// claims are aud, jti, iat, nbf, exp, "task" and "grant".
+type Token struct {
+	Task      TaskID
+	ID        string    // claim jti, 1 to 128 printable ASCII characters
+	Audience  string    // claim aud; of several, the one that was accepted
+	IssuedAt  time.Time // claim iat: the generation of the registration, the later token wins
+	NotBefore time.Time // claim nbf; zero: none
+	Expires   time.Time // claim exp
+	Grant     Grant     // claim "grant"
+}
+
+// tokenClaims is a Token in JSON.
+type tokenClaims struct {
+	Audience  jwt.Audience     `json:"aud"`
+	ID        string           `json:"jti"`
+	IssuedAt  *jwt.NumericDate `json:"iat"`
+	NotBefore *jwt.NumericDate `json:"nbf,omitempty"`
+	Expires   *jwt.NumericDate `json:"exp"`
+	Task      string           `json:"task"`
+	Grant     Grant            `json:"grant"`
+}
+
+// MintToken signs a host token: with EdDSA by an ed25519.PrivateKey, with HS256 by a []byte of 32 bytes or more.
+// Times are cut to whole seconds. Task and Expires are required; by default IssuedAt is now, ID random, and Audience
+// [DefaultAudience].
+func MintToken(key any, t Token) (string, error) {
+	if t.IssuedAt.IsZero() {
+		t.IssuedAt = time.Now()
+	}
+	if t.ID == "" {
+		t.ID = rand.Text()
+	}
+	if t.Audience == "" {
+		t.Audience = DefaultAudience
+	}
+	claims := tokenClaims{
+		Audience:  jwt.Audience{t.Audience},
+		ID:        t.ID,
+		IssuedAt:  numericDate(t.IssuedAt),
+		NotBefore: numericDate(t.NotBefore),
+		Expires:   numericDate(t.Expires),
+		Task:      string(t.Task),
+		Grant:     t.Grant,
+	}
+	if _, err := claims.token(); err != nil {
+		return "", fmt.Errorf("mint token for task %q: %w", t.Task, err)
+	}
+	raw, err := sign(key, hostTokenTypes[0], claims)
+	if err != nil {
+		return "", fmt.Errorf("mint token for task %q: %w", t.Task, err)
+	}
+	return raw, nil
+}
+
+// token checks what can be checked without a clock: that everything required is there and makes sense.
+func (c *tokenClaims) token() (*Token, error) {
+	t := &Token{ID: c.ID, Grant: c.Grant}
+	var err error
+	if t.Task, err = claimTask(c.Task); err != nil {
+		return nil, err
+	}
+	if len(c.Audience) == 0 {
+		return nil, errors.New("claim aud is missing")
+	}
+	t.Audience = c.Audience[0]
+	if c.ID == "" {
+		return nil, errors.New("claim jti is missing: give each token an ID of its own")
+	}
+	if len(c.ID) > maxTokenID || strings.Trim(c.ID, printableASCII) != "" {
+		return nil, fmt.Errorf("claim jti must be at most %d printable ASCII characters", maxTokenID)
+	}
+	if t.IssuedAt, err = claimTime("iat", c.IssuedAt); err != nil {
+		return nil, err
+	}
+	if t.Expires, err = claimTime("exp", c.Expires); err != nil {
+		return nil, err
+	}
+	if c.NotBefore != nil {
+		if t.NotBefore, err = claimTime("nbf", c.NotBefore); err != nil {
+			return nil, err
+		}
+	}
+	if !t.Expires.After(t.IssuedAt) {
+		return nil, errors.New("claim exp is not after iat: the token was never valid")
+	}
+	return t, t.Grant.Check()
+}
+
+// printableASCII is 0x21 to 0x7e.
+var printableASCII = func() string {
+	var b strings.Builder
+	for c := byte('!'); c <= '~'; c++ {
+		b.WriteByte(c)
+	}
+	return b.String()
+}()
+
+func claimTask(s string) (TaskID, error) {
+	if s == "" {
+		return "", errors.New("claim task is missing")
+	}
+	task, err := ParseTaskID(s)
+	if err != nil {
+		return "", fmt.Errorf("claim task: %w", err)
+	}
+	return task, nil
+}
+
+// A TokenVerifier checks host tokens. Without keys it refuses all. It may be used by many goroutines at once, as long
+// as nobody changes it.
+type TokenVerifier struct {
+	Keys     []any            // ed25519.PublicKey for EdDSA, []byte of at least 32 bytes for HS256; any of them may have signed
+	Audience string           // what aud must name; empty: DefaultAudience
+	Leeway   time.Duration    // how far clocks may differ; 0: 30 s, negative: not at all
+	MaxTTL   time.Duration    // the longest time from iat to exp; 0: any
+	Now      func() time.Time // nil: time.Now
+}
+
+// Check says whether the verifier can verify anything: whether it has keys, and all are of a supported kind. Verify
+// refuses everything while it cannot.
+func (v *TokenVerifier) Check() error {
+	_, err := v.algorithms()
+	return err
+}
+
+func (v *TokenVerifier) algorithms() (algorithms []jose.SignatureAlgorithm, err error) {
+	if v == nil || len(v.Keys) == 0 {
+		return nil, errors.New("there is no key to verify host tokens with")
+	}
+	for _, key := range v.Keys {
+		alg, err := algorithmOf(key)
+		if _, private := key.(ed25519.PrivateKey); private {
+			err = errors.New("a private key is not for verifying: give its public key")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("key for host tokens: %w", err)
+		}
+		if !slices.Contains(algorithms, alg) {
+			algorithms = append(algorithms, alg)
+		}
+	}
+	return algorithms, nil
+}
+
+// Verify checks a host token and returns what it says. The error wraps [ErrTokenExpired] or [ErrTokenInvalid] and may
+// be shown to the agent that sent it.
+func (v *TokenVerifier) Verify(raw string) (*Token, error) {
+	algorithms, err := v.algorithms()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	claims, err := v.verifyClaims(raw, algorithms)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	t, err := claims.token()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	if t.Audience, err = v.checkAudience(claims.Audience); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	if err := v.checkTimes(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (v *TokenVerifier) verifyClaims(raw string, algorithms []jose.SignatureAlgorithm) (*tokenClaims, error) {
+	jws, err := parseJWS(raw, algorithms, hostTokenTypes...)
+	if err != nil {
+		return nil, err
+	}
+	payload, err := verify(jws, v.Keys)
+	if err != nil {
+		return nil, err
+	}
+	var claims tokenClaims
+	return &claims, readClaims(payload, &claims)
+}
+
+func (v *TokenVerifier) checkAudience(audience jwt.Audience) (string, error) {
+	want := v.Audience
+	if want == "" {
+		want = DefaultAudience
+	}
+	if !audience.Contains(want) {
+		return "", fmt.Errorf("it is meant for %.200q (claim aud), this gateway is %q", []string(audience), want)
+	}
+	return want, nil
+}
+
+func (v *TokenVerifier) checkTimes(t *Token) error {
+	leeway := v.Leeway
+	switch {
+	case leeway == 0:
+		leeway = 30 * time.Second
+	case leeway < 0:
+		leeway = 0
+	}
+	now := clock(v.Now)
+	switch {
+	case !now.Before(t.Expires.Add(leeway)):
+		return fmt.Errorf("%w: at %s, the time here is %s: get a new one for task %q", ErrTokenExpired, stamp(t.Expires), stamp(now), t.Task)
+	case now.Before(t.NotBefore.Add(-leeway)):
+		return fmt.Errorf("%w: it may be used from %s (claim nbf), the time here is %s: check the clocks", ErrTokenInvalid, stamp(t.NotBefore), stamp(now))
+	case now.Before(t.IssuedAt.Add(-leeway)):
+		return fmt.Errorf("%w: it was issued at %s (claim iat), the time here is %s: check the clocks", ErrTokenInvalid, stamp(t.IssuedAt), stamp(now))
+	case v.MaxTTL > 0 && t.Expires.Sub(t.IssuedAt) > v.MaxTTL:
+		return fmt.Errorf("%w: it is good for %v, this gateway accepts %v at most", ErrTokenInvalid, t.Expires.Sub(t.IssuedAt), v.MaxTTL)
+	}
+	return nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// DecodeToken reads a host token without verifying signature, audience and times: for the agent that found it in its
+// own environment, and needs to know its task and grant. The error wraps [ErrTokenInvalid].
+func DecodeToken(raw string) (*Token, error) {
+	// Any algorithm that a gateway may one day accept; never none.
+	algorithms := []jose.SignatureAlgorithm{jose.EdDSA, jose.HS256, jose.ES256, jose.RS256}
+	jws, err := parseJWS(raw, algorithms, hostTokenTypes...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	var claims tokenClaims
+	if err := readClaims(jws.UnsafePayloadWithoutVerification(), &claims); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	t, err := claims.token()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+	}
+	return t, nil
+}
