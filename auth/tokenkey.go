@@ -118,4 +118,3 @@ func parseSecret(data []byte) ([]byte, error) {
 	}
 	return secret, nil
 }
-
