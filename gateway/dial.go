@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway/splice"
+	"github.com/stagedoor/stagedoor/tunnel"
+)
+
+// certificateTTL is how long the certificate of a spliced guest is good for. The
+// agent looks at it once, when the stream begins.
+const certificateTTL = 5 * time.Minute
+
+// dialHost opens the SSH connection that a guest's is joined to. Its errors are
+// made for the guest.
+func (s *Server) dialHost(g *guest) (splice.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, g.settings.Limits.HostTimeout)
+	defer cancel()
+	cert, err := auth.IssueGuestCertificate(g.settings.CA, g.identity, g.task, g.perms, time.Now(), certificateTTL)
+	if err != nil {
+		g.log.Error("cannot vouch for a guest", "error", err)
+		return splice.Conn{}, fmt.Errorf("this gateway could not vouch for you (conn %s): tell its operator", g.id)
+	}
+	stream, reg, err := s.dialTask(ctx, g.task, tunnel.StreamHeader{
+		Mode:        tunnel.ModeSpliced,
+		Remote:      g.raw.remote.String(),
+		Certificate: cert.Marshal(),
+	})
+	if err != nil {
+		return splice.Conn{}, err
+	}
+	deadline, _ := ctx.Deadline()
+	stream.SetDeadline(deadline)
+	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, s.version))
+	if err != nil {
+		stream.Close()
+		g.log.Warn("host refused a guest", "error", err)
+		return splice.Conn{}, fmt.Errorf("the host of task %s did not let the gateway in: %w", g.task, err)
+	}
+	stream.SetDeadline(time.Time{})
+	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream}, nil
+}
+
+// hostClientConfig is how the gateway signs in to an agent: the method "none",
+// because the certificate in the stream's header says who comes, and the host
+// key that was registered through the tunnel. AES-GCM comes first as it is the
+// fastest; secrecy in the tunnel is TLS's work already.
+func hostClientConfig(task auth.TaskID, hostKey ssh.PublicKey, version string) *ssh.ClientConfig {
+	return &ssh.ClientConfig{
+		Config: ssh.Config{
+			KeyExchanges: []string{ssh.KeyExchangeCurve25519},
+			Ciphers:      []string{ssh.CipherAES128GCM},
+		},
+		User:              string(task),
+		HostKeyCallback:   ssh.FixedHostKey(hostKey),
+		HostKeyAlgorithms: []string{hostKey.Type()},
+		ClientVersion:     version,
+	}
+}
+
+// dialTask opens a stream to a task's host, waiting until ctx ends for one that
+// is dialling again. It is the one place that knows where hosts are.
+func (s *Server) dialTask(ctx context.Context, task auth.TaskID, h tunnel.StreamHeader) (net.Conn, registration, error) {
+	absent := fmt.Errorf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", task)
+	t, reg, known := s.tunnelOf(string(task))
+	if !known {
+		return nil, reg, absent
+	}
+	if t == nil {
+		if !s.awaitHost(ctx, string(task)) {
+			return nil, reg, fmt.Errorf("the host of task %s has lost its connection and did not come back in time: try again in a moment", task)
+		}
+		if t, reg, _ = s.tunnelOf(string(task)); t == nil {
+			return nil, reg, absent
+		}
+	}
+	if reg.endToEndOnly && h.Mode == tunnel.ModeSpliced {
+		return nil, reg, fmt.Errorf("task %s takes end-to-end connections only: use ssh -J with this gateway as the jump host", task)
+	}
+	c, err := t.Dial(ctx, h)
+	switch {
+	case errors.Is(err, tunnel.ErrTooManyStreams):
+		return nil, reg, fmt.Errorf("task %s serves as many connections as it may: close one of yours and try again", task)
+	case err != nil:
+		return nil, reg, fmt.Errorf("the host of task %s cannot be reached: %w", task, err)
+	}
+	return c, reg, nil
+}
+
+// awaitHost reports whether the task's host registered before ctx ended.
+func (s *Server) awaitHost(ctx context.Context, task string) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	states, err := s.registry.Watch(ctx, task)
+	if err != nil {
+		return false
+	}
+	for state := range states {
+		if state.Registered {
+			return true
+		}
+	}
+	return false
+}

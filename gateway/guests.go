@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway/splice"
+)
+
+// guest is a connection that has signed in.
+type guest struct {
+	id       string
+	raw      *conn
+	conn     *ssh.ServerConn
+	task     auth.TaskID
+	identity auth.Identity
+	perms    *ssh.Permissions
+	settings *Settings
+	log      *slog.Logger
+	channels int // open ones; guarded by Server.mu
+}
+
+// serveGuest signs a guest in on a connection of its own.
+func (s *Server) serveGuest(nc net.Conn) {
+	c, ok := s.enter(nc)
+	if !ok {
+		return
+	}
+	defer c.Close()
+	s.serveSSH(c, c)
+}
+
+// serveSSH speaks SSH with a guest on nc, which is c itself or something that
+// rides on it, such as a WebSocket. It returns when the guest is gone; the
+// caller closes c.
+func (s *Server) serveSSH(nc net.Conn, c *conn) {
+	settings := s.settings.Load()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, settings.Limits.HandshakeTimeout)
+	defer cancel()
+	c.SetDeadline(start.Add(settings.Limits.HandshakeTimeout))
+	a := &signIn{s: s, ctx: ctx, settings: settings, conn: c}
+	sc, chans, reqs, err := ssh.NewServerConn(nc, a.config())
+	if err != nil {
+		a.refused(err)
+		return
+	}
+	c.SetDeadline(time.Time{})
+	c.leave()
+	s.metrics.handshake.Observe(time.Since(start).Seconds())
+	s.metrics.signIns.WithLabelValues("ok").Inc()
+
+	in := sc.Permissions.ExtraData[signedInKey{}].(signedIn)
+	g := &guest{id: c.id, raw: c, conn: sc, task: in.task, identity: in.identity, perms: sc.Permissions, settings: settings}
+	g.log = s.log.With("task", string(g.task), "identity", g.identity.Name, "conn", g.id, "remote", c.remote.String())
+	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc})
+}
+
+// welcome takes a guest to its host and returns when it has left.
+func (s *Server) welcome(g *guest, in splice.Conn) {
+	if !s.addGuest(g) {
+		g.raw.Close()
+		return
+	}
+	defer s.removeGuest(g)
+	g.log.Info("guest signed in", "method", g.identity.Method, "client", string(g.conn.ClientVersion()))
+	start := time.Now()
+	stop := s.watch(g)
+	defer stop()
+	host, err := s.dialHost(g)
+	if err != nil {
+		g.log.Info("no way to the host", "error", err)
+		explain(in, err.Error())
+		return
+	}
+	s.metrics.dial.Observe(time.Since(start).Seconds())
+	splice.Join(in, host, s.hooks(g))
+	g.log.Info("guest left", "after", time.Since(start).Round(time.Millisecond))
+}
+
+// close ends the guest's connection. Closing the connection below SSH is what
+// ends it for certain.
+func (g *guest) close(why string) {
+	g.log.Info("closing a guest's connection", "reason", why)
+	g.raw.Close()
+}
+
+// watch ends the guest's connection when its time is over or when it no longer
+// answers. The returned function ends the watch and waits for it.
+func (s *Server) watch(g *guest) (stop func()) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.keepAlive(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// keepAlive asks a silent guest for a sign of life, as sshd does with
+// ClientAliveInterval. Any byte counts as one, so the answer itself is not
+// waited for here.
+func (g *guest) keepAlive(ctx context.Context) {
+	l := g.settings.Limits
+	var over <-chan time.Time
+	if l.SessionTime > 0 {
+		t := time.NewTimer(l.SessionTime)
+		defer t.Stop()
+		over = t.C
+	}
+	tick := time.NewTicker(l.KeepaliveInterval)
+	defer tick.Stop()
+	asking := make(chan struct{}, 1)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over:
+			g.close(fmt.Sprintf("it was open for %v, the longest that this gateway allows", l.SessionTime))
+			return
+		case <-tick.C:
+		}
+		if g.raw.silence() < l.KeepaliveInterval {
+			continue
+		}
+		if g.raw.silence() > time.Duration(l.KeepaliveCount+1)*l.KeepaliveInterval {
+			g.close("it did not answer keepalives")
+			return
+		}
+		select {
+		case asking <- struct{}{}:
+			go func() {
+				g.conn.SendRequest("keepalive@openssh.com", true, nil)
+				<-asking
+			}()
+		default: // the last one is not answered yet
+		}
+	}
+}
+
+// addGuest makes a guest known to Drain and Close. It reports false when the
+// gateway has closed meanwhile.
+func (s *Server) addGuest(g *guest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.guests[g] = struct{}{}
+	return true
+}
+
+func (s *Server) removeGuest(g *guest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.guests, g)
+	s.idle.Broadcast()
+}
+
+func (s *Server) guestCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.guests)
+}

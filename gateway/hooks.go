@@ -1,0 +1,92 @@
+package gateway
+
+import (
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway/splice"
+)
+
+// hooks enforce on every channel, channel request and global request of a
+// guest's connection what the guest's permissions and the limits say, and count.
+func (s *Server) hooks(g *guest) *splice.Hooks {
+	return &splice.Hooks{
+		Budget: s.budget,
+		Channel: func(from splice.Side, typ string, extra []byte) (*splice.ChannelHooks, error) {
+			return s.openChannel(g, from, typ, extra)
+		},
+		Global: func(from splice.Side, r *ssh.Request) (bool, error) {
+			return false, auth.AllowGlobal(g.perms, side(from), r.Type, r.Payload)
+		},
+		Panic: func(v any, stack []byte) { s.panicked("channel", v, stack) },
+		Log:   g.log,
+	}
+}
+
+func side(from splice.Side) auth.Side {
+	if from == splice.Guest {
+		return auth.Guest
+	}
+	return auth.Host
+}
+
+// openChannel says whether a channel may be opened, and watches it if so.
+func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byte) (*splice.ChannelHooks, error) {
+	if err := auth.AllowChannel(g.perms, side(from), typ, extra); err != nil {
+		g.log.Info("refused a channel", "type", typ, "from", from.String(), "error", err)
+		return nil, err
+	}
+	if err := s.takeChannel(g); err != nil {
+		g.log.Warn("refused a channel", "type", typ, "from", from.String(), "error", err)
+		return nil, err
+	}
+	s.metrics.channels.WithLabelValues(typ, from.String()).Inc()
+	g.log.Debug("channel opened", "type", typ, "from", from.String())
+	fromGuest, fromHost := s.metrics.bytes.WithLabelValues("guest"), s.metrics.bytes.WithLabelValues("host")
+	return &splice.ChannelHooks{
+		Request: func(from splice.Side, requestType string, payload []byte) error {
+			err := auth.AllowRequest(g.perms, side(from), typ, requestType, payload)
+			if err != nil {
+				g.log.Info("refused a request", "type", requestType, "from", from.String(), "error", err)
+			}
+			return err
+		},
+		Data: func(from splice.Side, _ bool, p []byte) {
+			if from == splice.Guest {
+				fromGuest.Add(float64(len(p)))
+			} else {
+				fromHost.Add(float64(len(p)))
+			}
+		},
+		Closed: func() { s.giveChannel(g) },
+	}, nil
+}
+
+// takeChannel counts a channel against the limits of the connection, of the
+// identity and of the gateway's memory.
+func (s *Server) takeChannel(g *guest) error {
+	l := g.settings.Limits
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	shortage := func(words string) error {
+		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: words}
+	}
+	switch {
+	case g.channels >= l.ChannelsPerConnection:
+		return shortage("this connection has as many channels open as it may")
+	case s.identities[g.identity.Name] >= l.ChannelsPerIdentity:
+		return shortage("you have as many channels open as you may, over all your connections")
+	case s.budget.Full():
+		return shortage("this gateway's memory for stalled channels is used up: try again later")
+	}
+	g.channels++
+	s.identities[g.identity.Name]++
+	return nil
+}
+
+func (s *Server) giveChannel(g *guest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.channels--
+	decrement(s.identities, g.identity.Name)
+}
