@@ -1,4 +1,75 @@
-// Package splice joins two SSH connections into one.
+// Package splice joins two SSH connections into one: whatever one side's peer
+// starts (a channel, a channel request, a global request, an EOF) is started
+// again on the other side, type and payload untouched, both ways.
+//
+//	guest, chans, reqs, err := ssh.NewServerConn(nc, serverConfig)
+//	...
+//	host, hostChans, hostReqs, err := ssh.NewClientConn(stream, "", clientConfig)
+//	...
+//	splice.Join(
+//		splice.Conn{Conn: guest, Channels: chans, Requests: reqs},
+//		splice.Conn{Conn: host, Channels: hostChans, Requests: hostReqs},
+//		&splice.Hooks{Channel: mayOpen, Log: log, Budget: budget})
+//
+// # Why it is more than six copies
+//
+// x/crypto/ssh hands out one ordered stream of messages as separate queues: new
+// channels, global requests and, for each channel, data, stderr and requests.
+// The order between them is lost and Join restores what peers rely on:
+//
+//   - OpenSSH sends stdin right behind exec, without waiting for the reply, and
+//     sshd drops data on a channel that has no program yet. So a session's data
+//     and EOF wait until every request queued ahead of them was answered. That
+//     needs no list of requests that start a program: one invented tomorrow is
+//     treated the same.
+//   - A program's output follows the reply to the request that started it.
+//   - exit-status and exit-signal wait until all output was written. OpenSSH's
+//     sshd sends the status when the child was reaped, ahead of output that is
+//     still in a pipe, and a background process can hold that pipe for hours;
+//     clients that end at CLOSE do not see the difference. For clients that end
+//     at the exit status (paramiko's recv_exit_status) it goes out when nothing
+//     was left to pass on for a second.
+//   - On session channels the guest gets EOF after exit-status, exit-signal or
+//     with CLOSE, never before. A multiplexing OpenSSH client (ControlMaster)
+//     sends CLOSE as soon as both sides have sent EOF; x/crypto answers at once
+//     and forgets the channel, and an exit status that arrives from the host a
+//     moment later is lost: 2 to 5 % of sessions exited with 255. The price is
+//     that a command which closes its stdout and lives on shows EOF at its exit.
+//   - no-more-sessions@openssh.com follows right behind the session that OpenSSH
+//     opened last, and sshd disconnects a client whose session comes after it.
+//     So global requests wait for the answers to the sessions opened ahead.
+//   - The reply to tcpip-forward reaches the guest before a channel from the
+//     port that it opened, which the guest could not know otherwise.
+//
+// # What must never wait
+//
+// A full queue of 16 requests or channels stops x/crypto's reading loop and with
+// it all channels of a connection. Each queue is read by a goroutine that does
+// nothing else, from the line after the queue was obtained, into one of ours.
+// Ours are bounded: a channel that has too much unanswered is closed, and for
+// global requests the connection. Channels are opened concurrently, as
+// OpenChannel waits for the other side's answer. Data needs no such care: its
+// window bounds what x/crypto holds, 2 MiB for each direction of a channel,
+// which is what a Budget counts.
+//
+// # How channels end
+//
+// When the host closes a channel, everything that it sent is delivered first,
+// however long the guest takes. When the guest closes one, the host gets what
+// was already received for two seconds at most; meanwhile and afterwards the
+// host's output is read and dropped until it, too, has closed. When a connection
+// ends, that is a CLOSE of all its channels; the other connection is closed once
+// they are done, after 3 s (guest gone) or 10 s (host gone) at the latest.
+//
+// # What x/crypto cannot give back
+//
+// In v0.58.0 a peer that breaks the protocol with more than 16 messages still
+// behind leaves two or three goroutines in x/crypto for good, and Conn.Wait never
+// returns: the reading loop is stuck on a send to mux.loop, which waits for it.
+// Join never calls Wait; it sees the end of a connection by its queues. Neither
+// does it wait for ever for its own calls into x/crypto. Wires counts what stays.
+// The same version can, under a race of a few microseconds, let OpenChannel hang
+// when it is called while the connection ends.
 package splice
 
 import (
@@ -8,7 +79,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A Side is one of the two peers of a join.
+// A Side is one of the two ends of a join.
 type Side int
 
 const (
@@ -24,64 +95,73 @@ func (s Side) String() string {
 	return "guest"
 }
 
+func (s Side) other() Side { return 1 - s }
+
 // A Conn is an established SSH connection with the two queues that came with
-// it, from ssh.NewServerConn for a guest or ssh.NewClientConn for a host.
-// Join owns all of it from the moment it is called.
+// it, from ssh.NewServerConn for a guest or ssh.NewClientConn for a host. From
+// the moment that Join is called all of it is Join's. Only Conn's SendRequest
+// may be called by others meanwhile (a keepalive), and Close.
 type Conn struct {
 	ssh.Conn
 	Channels <-chan ssh.NewChannel
 	Requests <-chan *ssh.Request
 
-	// Closer, if not nil, is closed right before ssh.Conn is. It is for a
-	// transport whose own Close could block, or that counts (see Wires).
+	// Closer, if not nil, is closed right before ssh.Conn is: for a transport
+	// that ssh.Conn's own Close does not reach, or whose Close may block.
 	Closer io.Closer
 }
 
-// Hooks watch and judge what passes through a join. Each field may be nil.
-// They are called from many goroutines at once. A hook that panics refuses
-// what it was asked about; the stack goes to Panic.
+// Hooks watch and judge what passes through a join. Each field may be nil. They
+// are called from many goroutines at once.
 type Hooks struct {
 	// Channel is asked before a channel is opened on the other side. An error
 	// refuses it: an *ssh.OpenChannelError gives reason and message, any other
-	// is ssh.Prohibited with err.Error(). The ChannelHooks may be nil.
+	// is ssh.Prohibited with err.Error(). The ChannelHooks may be nil. A panic
+	// refuses the channel.
 	Channel func(from Side, channelType string, extra []byte) (*ChannelHooks, error)
 
 	// Global is asked before a global request is passed on, in the order of
 	// arrival. handled means that the hook has replied (if a reply was wanted)
-	// and that nothing is passed on; an error refuses the request.
+	// and that nothing is passed on; an error refuses the request, and so does
+	// a panic.
 	Global func(from Side, r *ssh.Request) (handled bool, err error)
 
-	// Panic receives what was recovered from a goroutine of this join.
-	// Nil: it is logged.
+	// Panic receives what was recovered in this join, with the stack. Nil: it
+	// goes to Log.
 	Panic func(v any, stack []byte)
 
 	// Log receives why channels and connections were cut off. Nil: discarded.
 	Log *slog.Logger
 
-	// Budget, if not nil, counts this join's stalled channels; new channels
-	// are refused with ssh.ResourceShortage while it is full.
+	// Budget, if not nil, counts this join's stalled channels. While it is full
+	// new channels are refused with ssh.ResourceShortage.
 	Budget *Budget
 }
 
-// ChannelHooks watch and judge one channel. Each field may be nil.
+// ChannelHooks watch and judge one channel. Each field may be nil. A panic in
+// one of them closes the channel.
 type ChannelHooks struct {
-	// Request is asked before a channel request is passed on, in the order in
-	// which one side sends them. An error refuses it: the sender is told
-	// failure if it asked for a reply. Both sides may be in it at once.
+	// Request is asked before a channel request is passed on, for each side in
+	// the order in which it goes out: exit-status after the output. An error
+	// refuses it: it is dropped and, if a reply was wanted, answered with
+	// failure. Both sides' requests may be in it at once.
 	Request func(from Side, requestType string, payload []byte) error
 
 	// Data sees what is about to be written to the other side. p must be
-	// neither kept nor changed. Up to four calls at once: each side's data
-	// and stderr. It holds up the flow while it runs.
+	// neither kept nor changed. Up to four calls may run at once: data and
+	// stderr of each side. The flow waits until it returns.
 	Data func(from Side, stderr bool, p []byte)
 
-	// Closed is called once: after everything else, also when the other side
-	// refused the channel.
+	// Closed is called once, after everything else: also when the other side
+	// did not open the channel.
 	Closed func()
 }
 
-// Join passes everything that one connection's peer starts to the other's,
-// both ways: channels, channel requests, global requests, data, EOF and close.
-// It returns when both connections are closed and its goroutines are done. h
-// may be nil.
-func Join(guest, host Conn, h *Hooks) {}
+// Join joins two connections until one of them ends. It returns when both are
+// closed and its goroutines are done. h may be nil.
+//
+// A connection whose x/crypto goroutines hang (see the package comment) delays
+// it by 10 s at most.
+func Join(guest, host Conn, h *Hooks) {
+	newJoin(guest, host, h).run()
+}
