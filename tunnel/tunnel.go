@@ -1,58 +1,194 @@
 // Package tunnel carries streams from a gateway to an agent over one
-// connection that the agent dials, because nothing can dial an agent.
+// connection that the agent dials, as nobody can dial an agent in a CI task.
+//
+// An agent keeps a tunnel up and serves what comes through it as it would
+// serve any other listener:
+//
+//	d := &tunnel.Dialer{
+//		Gateway: "gateway.example.com",
+//		Key:     agentKey,
+//		Hello:   func() tunnel.Hello { return tunnel.Hello{Task: "task-1234", Token: token} },
+//	}
+//	err := d.Keep(ctx, sshServer.Serve)
+//
+// A gateway accepts it and opens streams:
+//
+//	t, err := tunnel.Accept(ctx, tlsConn, nil, admit)
+//	...
+//	c, err := t.Dial(ctx, tunnel.StreamHeader{Mode: tunnel.ModeSpliced, Remote: guest.String()})
+//
+// # The wire
+//
+// This is version 1 of the protocol.
+//
+// The agent connects to the gateway's HTTPS port with TLS 1.3 and ALPN
+// "stagedoor-tunnel/1". Where a proxy stands between, or something that
+// ends TLS before the gateway, it opens a WebSocket (RFC 6455) on /tunnel with that
+// subprotocol instead; binary messages then carry the bytes, and
+// boundaries of messages mean nothing.
+//
+// Over this runs yamux, version 0 (github.com/hashicorp/yamux, spec.md), the
+// agent as its client. Neither side sends yamux pings: a receiver ends the tunnel.
+// Windows grow to 4 MiB.
+//
+// A frame is a length of four bytes, big endian, and as many bytes of
+// JSON. Names that a reader does not know are ignored; []byte is in base64, times as in RFC
+// 3339, durations in nanoseconds.
+//
+// The control stream is stream 1, the first and only one that an agent
+// opens; another ends the tunnel. Its first bytes from the agent
+// are a Hello in a frame of at most 64 KiB, and after it 64 bytes: the
+// signature by agent_key (ed25519) over
+//
+//	"stagedoor tunnel hello 1" 0x00, length of the binding (4 bytes), binding, the JSON of the Hello
+//
+// where the binding ties it to the connection. It is "tls-exporter:" and 32
+// bytes of keying material exported (RFC 8446 §7.5) with the label
+// "EXPORTER-stagedoor-tunnel-1" and no context; or, over a WebSocket,
+// "websocket:" and the value of the header Stagedoor-Nonce in the response 101.
+//
+// The gateway answers with a frame of at most 64 KiB, {"welcome":
+// Welcome} or {"refusal": Refusal}, and after a refusal waits a
+// little for the agent to close. Until the welcome an agent sends at most 256 KiB.
+// Then both sides send Messages in frames of at most 16 KiB, whenever
+// they like, and ignore those of an unknown type. Each sends a ping every
+// 15 seconds and answers each with a pong; it takes the other for dead
+// when it has read no byte at all for 40. A control stream that ends, ends the tunnel.
+//
+// Every other stream is opened by the gateway, with even numbers. It begins with a StreamHeader in a
+// frame of at most 32 KiB, which may be sent before the Welcome is. After it the bytes of the
+// stream's user travel both ways. FIN means that its sender neither sends nor reads any more; the receiver
+// answers with FIN at once, and can still read what came before. So both sides have let go
+// of a stream one round trip after either closed it.
 package tunnel
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 )
 
-// ALPN is the TLS application protocol of a tunnel. Over a WebSocket it is
-// the subprotocol.
+// ALPN is the application protocol of a tunnel in TLS; over a WebSocket it
+// is the subprotocol.
 const ALPN = "stagedoor-tunnel/1"
 
 // WebSocketPath is where a gateway takes tunnels over a WebSocket.
 const WebSocketPath = "/tunnel"
 
-// ErrTooManyStreams is returned by Dial when the tunnel has MaxStreams open.
+// ErrTooManyStreams is returned by Dial when MaxStreams are open.
 var ErrTooManyStreams = errors.New("tunnel: too many streams")
 
-// ErrClosed is returned once a tunnel has been closed. It wraps [net.ErrClosed].
-var ErrClosed error = closedError{}
+// ErrClosed is why a tunnel has ended that was closed on this side. Calls
+// that come too late return an error that wraps it and the reason. It wraps
+// net.ErrClosed.
+var ErrClosed = fmt.Errorf("tunnel: %w", net.ErrClosed)
 
-type closedError struct{}
+// A Tunnel is the gateway's side of a connection with an agent. [Accept]
+// makes it. Its methods may be called at once.
+type Tunnel struct {
+	session *session
+	hello   Hello
+}
 
-func (closedError) Error() string { return "tunnel: closed" }
-func (closedError) Unwrap() error { return net.ErrClosed }
+// Hello returns what the agent said of itself. Its AgentKey is proven, all
+// else is as good as the token in it.
+func (t *Tunnel) Hello() Hello { return t.hello }
 
-// A Tunnel is the gateway's side of a connection with an agent.
-type Tunnel struct{}
+// RemoteAddr returns the address that the agent, or a proxy before it,
+// connected from.
+func (t *Tunnel) RemoteAddr() net.Addr { return t.session.link.RemoteAddr() }
 
-// Hello returns what the agent said of itself.
-func (t *Tunnel) Hello() Hello { panic("todo") }
+// Dial opens a stream to the agent, a [*Stream]. It does not wait for the agent
+// to take it; whoever speaks on it should have a deadline for the first answer. It
+// never blocks past ctx, which does not bound the stream afterwards. The
+// error wraps ErrTooManyStreams, ErrClosed (the tunnel has ended or the agent
+// takes no more streams) or ctx's error.
+//
+// A stream counts until both sides have closed it.
+func (t *Tunnel) Dial(ctx context.Context, h StreamHeader) (net.Conn, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("open a stream: %w", err)
+	}
+	if err := t.session.reserve(); err != nil {
+		return nil, fmt.Errorf("open a stream: %w", err)
+	}
+	result := make(chan opened, 1)
+	go func() {
+		st, err := t.session.open(h)
+		result <- opened{st, err}
+	}()
+	select {
+	case r := <-result:
+		if r.err != nil {
+			return nil, fmt.Errorf("open a stream: %w", r.err)
+		}
+		return r.stream, nil
+	case <-ctx.Done():
+		go func() { // what waits for the connection cannot be called back
+			if r := <-result; r.err == nil {
+				r.stream.Close()
+			}
+		}()
+		return nil, fmt.Errorf("open a stream: %w", ctx.Err())
+	}
+}
 
-// Dial opens a stream.
-func (t *Tunnel) Dial(ctx context.Context, h StreamHeader) (net.Conn, error) { panic("todo") }
+type opened struct {
+	stream *Stream
+	err    error
+}
 
 // Control returns the control stream.
-func (t *Tunnel) Control() *Control { panic("todo") }
+func (t *Tunnel) Control() *Control { return t.session.control }
 
-// Streams returns the number of open streams.
-func (t *Tunnel) Streams() int { panic("todo") }
+// handle acts on a message from the agent.
+func (t *Tunnel) handle(m Message) {
+	if m.Type == TypeDrain {
+		t.session.refuseStreams()
+	}
+}
 
-// LastRead returns when a byte was last read from the agent.
-func (t *Tunnel) LastRead() time.Time { panic("todo") }
+// Streams returns how many streams are open, zero once the tunnel has ended.
+func (t *Tunnel) Streams() int { return t.session.count() }
 
-// Probe asks the agent for a sign of life.
-func (t *Tunnel) Probe(ctx context.Context) error { panic("todo") }
+// LastRead returns when bytes were last read from the agent. A healthy agent
+// of whom nothing else is heard sends some every 15 seconds; use Probe to
+// find out sooner.
+func (t *Tunnel) LastRead() time.Time {
+	return t.session.link.start.Add(time.Duration(t.session.link.lastRead.Load()))
+}
 
-// Done is closed when the tunnel has ended.
-func (t *Tunnel) Done() <-chan struct{} { panic("todo") }
+// Probe asks the agent for a sign of life and returns nil as soon as bytes
+// arrive, whatever they are. It returns ctx's error when none do, which
+// leaves the tunnel as it is, or an error that wraps ErrClosed.
+func (t *Tunnel) Probe(ctx context.Context) error {
+	heard := t.session.link.heard()
+	t.session.control.post(Message{Type: TypePing})
+	select {
+	case <-heard:
+		return nil
+	case <-t.session.done:
+		return t.session.closedError()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
-// Err tells why the tunnel has ended; nil while it lives.
-func (t *Tunnel) Err() error { panic("todo") }
+// Done returns a channel that is closed when the tunnel has ended.
+func (t *Tunnel) Done() <-chan struct{} { return t.session.done }
 
-// Close ends the tunnel and all its streams.
-func (t *Tunnel) Close() error { panic("todo") }
+// Err tells why the tunnel has ended: ErrClosed after Close, ErrDead, or
+// whatever happened to the connection. It is nil while the tunnel lives.
+func (t *Tunnel) Err() error { return t.session.cause() }
+
+// Close ends the tunnel with all its streams, and returns when all that ran
+// for it has.
+func (t *Tunnel) Close() error {
+	t.session.close()
+	return nil
+}

@@ -1,11 +1,88 @@
 package tunnel
 
 import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+
+	"github.com/coder/websocket"
 )
 
-// UpgradeWebSocket makes a tunnel's connection of a WebSocket request.
+// nonceHeader is the header of the response 101 with the gateway's nonce.
+const nonceHeader = "Stagedoor-Nonce"
+
+// nonceBinding returns what a Hello's signature covers on a WebSocket.
+func nonceBinding(nonce string) []byte { return []byte("websocket:" + nonce) }
+
+// UpgradeWebSocket answers a request for [WebSocketPath] and makes a
+// connection of it, for [Accept] with the binding in its options. On error it
+// has answered the request. The caller owns the connection, which outlives
+// the handler and r's context.
 func UpgradeWebSocket(w http.ResponseWriter, r *http.Request) (c net.Conn, binding []byte, err error) {
-	panic("todo")
+	if r.Header.Get("Origin") != "" { // every browser sends one, no agent does
+		http.Error(w, "tunnels are for agents", http.StatusForbidden)
+		return nil, nil, errors.New("upgrade to a tunnel: asked for by a browser")
+	}
+	nonce := base64.RawURLEncoding.EncodeToString(randomBytes(32))
+	w.Header().Set(nonceHeader, nonce)
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{ALPN}})
+	if err != nil {
+		return nil, nil, fmt.Errorf("upgrade to a tunnel: %w", err)
+	}
+	if ws.Subprotocol() != ALPN {
+		ws.CloseNow()
+		return nil, nil, fmt.Errorf("upgrade to a tunnel: the client does not offer the subprotocol %s", ALPN)
+	}
+	return newWebSocketConn(ws), nonceBinding(nonce), nil
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// A webSocketConn is a WebSocket's net.Conn that closes without waiting for
+// the other side to agree, as the connection may be dead.
+type webSocketConn struct {
+	net.Conn
+	ws *websocket.Conn
+}
+
+func newWebSocketConn(ws *websocket.Conn) *webSocketConn {
+	return &webSocketConn{websocket.NetConn(context.Background(), ws, websocket.MessageBinary), ws}
+}
+
+func (c *webSocketConn) Close() error { return c.ws.CloseNow() }
+
+// webSocket connects to the gateway's WebSocket, through proxy unless it is nil.
+func (d *Dialer) webSocket(ctx context.Context, g Gateway, proxy *url.URL) (net.Conn, []byte, error) {
+	tr := &http.Transport{
+		Proxy:           http.ProxyURL(proxy),
+		TLSClientConfig: d.tlsConfig("http/1.1"),
+	}
+	defer tr.CloseIdleConnections()
+	client := &http.Client{
+		Transport: tr,
+		// The token is for this gateway only.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	ws, resp, err := websocket.Dial(ctx, g.url("wss").String(), &websocket.DialOptions{
+		HTTPClient:   client,
+		Subprotocols: []string{ALPN},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	nonce := resp.Header.Get(nonceHeader)
+	if ws.Subprotocol() != ALPN || len(nonce) < 16 || len(nonce) > 256 {
+		ws.CloseNow()
+		return nil, nil, errors.New("a WebSocket answers, but it is not a gateway's")
+	}
+	return newWebSocketConn(ws), nonceBinding(nonce), nil
 }
