@@ -13,8 +13,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxGuestCertificate bounds what an agent parses: names, options and two keys fit many times over.
-const maxGuestCertificate = 64 << 10
+// maxGuestCertificate bounds what an agent parses, and what has to fit into the header of a stream, in bytes. All but
+// a forced command and lists of forwardings is small.
+const maxGuestCertificate = 16 << 10
 
 // certificateSkew is how long before its issue a guest certificate is already valid: the agent knows the gateway's
 // time only from a message that was under way for a while.
@@ -34,6 +35,9 @@ func IssueGuestCertificate(ca ssh.Signer, id Identity, task TaskID, p *ssh.Permi
 	}
 	if err := cert.SignCert(rand.Reader, ca); err != nil {
 		return nil, fmt.Errorf("sign guest certificate for task %q: %w", task, err)
+	}
+	if n := len(cert.Marshal()); n > maxGuestCertificate {
+		return nil, fmt.Errorf("guest certificate for task %q: %d bytes long, %d are allowed: shorten the forced command or the lists of forwardings", task, n, maxGuestCertificate)
 	}
 	return cert, nil
 }

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,7 +40,7 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	if !g.Until.IsZero() {
 		members["until"] = g.Until.Unix()
 	}
-	return json.Marshal(members)
+	return marshalJSON(members)
 }
 
 // UnmarshalJSON reads the form given above. It does not check what the members say; see Check.

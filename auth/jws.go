@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -15,9 +16,12 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// MaxTokenSize is how long a host token or a renewal credential may be, in bytes. It leaves room for a grant with some
-// two hundred Ed25519 keys.
-const MaxTokenSize = 32 << 10
+// Limits in bytes. A host token of the largest size leaves room for a grant with some two hundred Ed25519 keys; the
+// renewal made of it has to fit as well, and is a little longer.
+const (
+	MaxTokenSize   = 32 << 10
+	MaxRenewalSize = 48 << 10
+)
 
 // minSecret is the length of a shared secret in bytes below which HS256 is weaker than its hash (RFC 7518, section
 // 3.2).
@@ -49,8 +53,8 @@ func algorithmOf(key any) (jose.SignatureAlgorithm, error) {
 	return "", fmt.Errorf("a key of type %T is not supported: use Ed25519 or a shared secret", key)
 }
 
-// sign makes a compact JWS (RFC 7515) of the claims.
-func sign(key any, typ string, claims any) (string, error) {
+// sign makes a compact JWS (RFC 7515) of the claims, of at most limit bytes.
+func sign(key any, typ string, claims any, limit int) (string, error) {
 	if _, public := key.(ed25519.PublicKey); public {
 		return "", errors.New("a public key cannot sign")
 	}
@@ -62,7 +66,7 @@ func sign(key any, typ string, claims any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	payload, err := json.Marshal(claims)
+	payload, err := marshalJSON(claims)
 	if err != nil {
 		return "", err
 	}
@@ -71,17 +75,26 @@ func sign(key any, typ string, claims any) (string, error) {
 		return "", err
 	}
 	raw, err := signed.CompactSerialize()
-	if err == nil && len(raw) > MaxTokenSize {
-		err = fmt.Errorf("it is %d bytes long, %d are allowed: grant fewer keys", len(raw), MaxTokenSize)
+	if err == nil && len(raw) > limit {
+		return "", fmt.Errorf("it is %d bytes long, %d are allowed: grant fewer keys", len(raw), limit)
 	}
 	return raw, err
 }
 
+// marshalJSON writes <, > and & as they are: escaped for HTML, a grant could outgrow the token that it came in.
+func marshalJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 // parseJWS reads a compact JWS without verifying it. Its form must be exact: Go's base64 skips line breaks and leaves
 // the last bits unchecked, so that one token could be written in many ways.
-func parseJWS(raw string, algorithms []jose.SignatureAlgorithm, types ...string) (*jose.JSONWebSignature, error) {
-	if len(raw) > MaxTokenSize {
-		return nil, fmt.Errorf("it is %d bytes long, %d are allowed", len(raw), MaxTokenSize)
+func parseJWS(raw string, limit int, algorithms []jose.SignatureAlgorithm, types ...string) (*jose.JSONWebSignature, error) {
+	if len(raw) > limit {
+		return nil, fmt.Errorf("it is %d bytes long, %d are allowed", len(raw), limit)
 	}
 	parts := strings.Split(raw, ".")
 	if len(parts) != 3 {

@@ -47,6 +47,10 @@ var restricted = []string{PermitExec, PermitSFTP}
 func (o *keyOptions) parse(s string) (rest string, err error) {
 	o.permissions = DefaultPermissions()
 	for s != "" && !isBlank(s[0]) {
+		if s[0] == ',' { // one too many is no mistake to sshd
+			s = s[1:]
+			continue
+		}
 		var option keyOption
 		option, s, err = cutOption(s)
 		if err != nil {
@@ -54,13 +58,6 @@ func (o *keyOptions) parse(s string) (rest string, err error) {
 		}
 		if err := o.apply(option); err != nil {
 			return "", err
-		}
-		if s == "" || s[0] != ',' {
-			break
-		}
-		s = s[1:]
-		if s == "" || isBlank(s[0]) {
-			return "", errors.New("an option is missing after the last comma")
 		}
 	}
 	return strings.TrimLeft(s, " \t"), nil

@@ -61,7 +61,7 @@ func MintRenewal(key ed25519.PrivateKey, r Renewal) (string, error) {
 	if _, err := claims.renewal(); err != nil {
 		return "", fmt.Errorf("mint renewal for task %q: %w", r.Task, err)
 	}
-	raw, err := sign(key, renewalType, claims)
+	raw, err := sign(key, renewalType, claims, MaxRenewalSize)
 	if err != nil {
 		return "", fmt.Errorf("mint renewal for task %q: %w", r.Task, err)
 	}
@@ -113,7 +113,7 @@ func VerifyRenewal(keys []ed25519.PublicKey, raw string, now time.Time) (*Renewa
 }
 
 func verifyRenewalClaims(keys []ed25519.PublicKey, raw string) (*renewalClaims, error) {
-	jws, err := parseJWS(raw, []jose.SignatureAlgorithm{jose.EdDSA}, renewalType)
+	jws, err := parseJWS(raw, MaxRenewalSize, []jose.SignatureAlgorithm{jose.EdDSA}, renewalType)
 	if err != nil {
 		return nil, err
 	}

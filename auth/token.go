@@ -77,7 +77,7 @@ func MintToken(key any, t Token) (string, error) {
 	if _, err := claims.token(); err != nil {
 		return "", fmt.Errorf("mint token for task %q: %w", t.Task, err)
 	}
-	raw, err := sign(key, hostTokenTypes[0], claims)
+	raw, err := sign(key, hostTokenTypes[0], claims, MaxTokenSize)
 	if err != nil {
 		return "", fmt.Errorf("mint token for task %q: %w", t.Task, err)
 	}
@@ -199,7 +199,7 @@ func (v *TokenVerifier) Verify(raw string) (*Token, error) {
 }
 
 func (v *TokenVerifier) verifyClaims(raw string, algorithms []jose.SignatureAlgorithm) (*tokenClaims, error) {
-	jws, err := parseJWS(raw, algorithms, hostTokenTypes...)
+	jws, err := parseJWS(raw, MaxTokenSize, algorithms, hostTokenTypes...)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func DecodeToken(raw string) (*Token, error) {
 	// Any algorithm that a gateway may one day accept; never none.
 	algorithms := []jose.SignatureAlgorithm{jose.EdDSA, jose.HS256, jose.ES256, jose.RS256}
-	jws, err := parseJWS(raw, algorithms, hostTokenTypes...)
+	jws, err := parseJWS(raw, MaxTokenSize, algorithms, hostTokenTypes...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
 	}
