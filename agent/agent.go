@@ -9,33 +9,51 @@
 // A [Server] alone serves any net.Listener. Connections that come out of a tunnel say how their guest signs in: a spliced guest
 // brings a certificate that the gateway vouches with, an end-to-end guest, like one on a plain listener, shows a public key that
 // the [auth.Grant] names.
+//
+// Sessions behave as under sshd, with these differences. They start in the task's directory with the task's environment. When
+// the guest goes while its program runs, every process of the session is told by SIGHUP and killed after a grace, with or
+// without a terminal; what made a session of its own (setsid, tmux, a daemon) lives on. After a program has ended by itself,
+// whatever it left in the background lives on too.
 package agent
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/tunnel"
 )
 
 // Agent keeps a host reachable: a [Server] behind a tunnel that is dialled again whenever it is lost. Gateway and Token are
 // required; the zero value of every other field works. An Agent must not be changed once Run was called.
 type Agent struct {
-	// Gateway is the gateway's HTTPS address: host, host:port (443) or a URL.
+	// Gateway is the gateway's HTTPS address, as tunnel.ParseGateway takes it: host, host:port (443) or a URL.
 	Gateway string
 	// Token is the host token. It names the task and carries the grant.
 	Token string
 	// TLSConfig is used towards the gateway; nil trusts the system's roots.
 	TLSConfig *tls.Config
-	// StateDir keeps the agent's keys between runs; empty makes fresh ones for each run.
+	// StateDir keeps the agent's keys between runs, for this user alone; empty makes fresh ones for each run. A gateway takes an
+	// agent with a known key for the same one that has come back.
 	StateDir string
-	// EndToEndOnly refuses guests that the gateway vouches for, so that only the keys of the grant open a session.
+	// EndToEndOnly refuses guests that the gateway vouches for, so that only the keys of the grant open a session. Without any
+	// such key Run fails.
 	EndToEndOnly bool
 
-	// Shell, Env, Dir, AcceptEnv, HangupGrace and Limits are those of [Server].
+	// Shell, PlainShell, Env, Dir, AcceptEnv, HangupGrace and Limits are those of [Server].
 	Shell       string
+	PlainShell  bool
 	Env         []string
 	Dir         string
 	AcceptEnv   []string
@@ -45,8 +63,10 @@ type Agent struct {
 	// Labels describe the host to the gateway.
 	Labels map[string]string
 
-	// Registered is called each time the gateway has let the host in, from one goroutine at a time.
+	// Registered is called each time the gateway has let the host in, never twice at once. It must not block.
 	Registered func(Registration)
+	// State, when set, is told how the tunnel fares, as tunnel.Dialer.OnState is.
+	State func(tunnel.State)
 	// SessionStart and SessionEnd are those of [Server].
 	SessionStart func(SessionInfo)
 	SessionEnd   func(SessionInfo)
@@ -54,14 +74,17 @@ type Agent struct {
 	Logger *slog.Logger
 
 	server Server
+
+	mu      sync.Mutex // guards renewal
+	renewal string     // the credential for coming back; empty before the first Welcome
 }
 
 // Registration says how guests reach a registered host.
 type Registration struct {
 	Task auth.TaskID
-	// Address is the gateway's SSH address, host:port.
+	// Address is the gateway's SSH address, host:port; empty when the gateway told none that can be trusted in a command.
 	Address string
-	// SSHCommand is what a guest types. It is built here from checked parts, never taken from the gateway.
+	// SSHCommand is what a guest types. It is built here from checked parts, never taken from the gateway. Empty without Address.
 	SSHCommand string
 	// Fingerprint is the SHA-256 fingerprint of the agent's host key, which end-to-end guests see.
 	Fingerprint string
@@ -69,15 +92,159 @@ type Registration struct {
 	Deadline time.Time
 }
 
-// Run serves guests until ctx ends or the gateway refuses the host for good. It returns ctx.Err() or the *tunnel.Refusal. All
-// sessions have ended and all their processes are gone when it returns. Run may be called once.
+// Run serves guests until ctx ends or the gateway refuses the host for good. It returns ctx.Err() or an error that wraps the
+// *tunnel.Refusal. All sessions have ended and their processes are gone when it returns. Run may be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return ctx.Err()
+	if a.Token == "" {
+		return errors.New("agent: no token: access to a host is opt-in")
+	}
+	token, err := auth.DecodeToken(a.Token)
+	if err != nil {
+		return fmt.Errorf("agent: host token: %w", err)
+	}
+	hostKey, agentKey, err := a.keys()
+	if err != nil {
+		return fmt.Errorf("agent: keys: %w", err)
+	}
+	a.configure(token, hostKey)
+	if err := a.server.setup(); err != nil {
+		return err
+	}
+	defer a.server.Close()
+	return a.keep(ctx, &tunnel.Dialer{
+		Gateway:   a.Gateway,
+		TLSConfig: a.TLSConfig,
+		Key:       agentKey,
+		Hello:     a.hello,
+		OnState:   a.onState,
+		Logger:    a.server.logger(),
+	})
 }
 
-// Sessions returns the number of open sessions.
+// keep keeps the tunnel up. A gateway that has lost the key of its renewal credentials is shown the token once more.
+func (a *Agent) keep(ctx context.Context, d *tunnel.Dialer) error {
+	serve := func(l net.Listener) error { return a.server.Serve(l) }
+	err := d.Keep(ctx, serve)
+	if r, ok := errors.AsType[*tunnel.Refusal](err); ok && r.Code == tunnel.CodeBadToken && a.dropRenewal() {
+		err = d.Keep(ctx, serve)
+	}
+	return err
+}
+
+// keys loads the keys from the state directory, or makes some.
+func (a *Agent) keys() (ssh.Signer, ed25519.PrivateKey, error) {
+	if a.StateDir != "" {
+		hostKey, _, err := auth.LoadOrCreateSigner(filepath.Join(a.StateDir, "host_key"))
+		if err != nil {
+			return nil, nil, err
+		}
+		agentKey, _, err := auth.LoadOrCreateEd25519(filepath.Join(a.StateDir, "agent_key"))
+		return hostKey, agentKey, err
+	}
+	_, hostKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, agentKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	signer, err := ssh.NewSignerFromKey(hostKey)
+	return signer, agentKey, err
+}
+
+func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
+	s := &a.server
+	s.Task, s.Grant, s.HostKey, s.EndToEndOnly = token.Task, &token.Grant, hostKey, a.EndToEndOnly
+	s.Shell, s.PlainShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.PlainShell, a.Env, a.Dir, a.AcceptEnv
+	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits
+	s.SessionStart, s.SessionEnd, s.Logger = a.SessionStart, a.SessionEnd, a.Logger
+}
+
+// hello introduces the host: by its token at first, afterwards by what the gateway gave it for coming back.
+func (a *Agent) hello() tunnel.Hello {
+	h := tunnel.Hello{
+		Task:         string(a.server.Task),
+		HostKey:      a.server.HostKey.PublicKey().Marshal(),
+		Labels:       a.Labels,
+		EndToEndOnly: a.EndToEndOnly,
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.renewal != "" {
+		h.Renewal = a.renewal
+	} else {
+		h.Token = a.Token
+	}
+	return h
+}
+
+// dropRenewal forgets the credential for coming back, and tells whether there was one.
+func (a *Agent) dropRenewal() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	had := a.renewal != ""
+	a.renewal = ""
+	return had
+}
+
+func (a *Agent) onState(s tunnel.State) {
+	log := a.server.logger()
+	switch s.Kind {
+	case tunnel.StateConnected:
+		a.mu.Lock()
+		a.renewal = s.Welcome.Renewal
+		a.mu.Unlock()
+		r := a.registration(s.Welcome)
+		log.Info("registered", "gateway", a.Gateway, "address", r.Address)
+		if a.Registered != nil {
+			a.Registered(r)
+		}
+	case tunnel.StateLost:
+		log.Warn("tunnel lost", "gateway", a.Gateway, "error", s.Err, "retry", s.RetryIn)
+	case tunnel.StateDraining:
+		log.Info("gateway drains, dialing again", "gateway", a.Gateway, "retry", s.RetryIn)
+	}
+	if a.State != nil {
+		a.State(s)
+	}
+}
+
+func (a *Agent) registration(w tunnel.Welcome) Registration {
+	r := Registration{
+		Task:        a.server.Task,
+		Fingerprint: ssh.FingerprintSHA256(a.server.HostKey.PublicKey()),
+		Deadline:    w.Deadline,
+	}
+	if host, port, err := tunnel.ParseAddress(w.Address); err == nil {
+		r.Address = net.JoinHostPort(host, port)
+		r.SSHCommand = sshCommand(r.Task, host, port, a.EndToEndOnly)
+	}
+	return r
+}
+
+// sshCommand writes the command that reaches a task through the gateway at host and port.
+func sshCommand(task auth.TaskID, host, port string, endToEnd bool) string {
+	if endToEnd {
+		if port == "22" {
+			return fmt.Sprintf("ssh -J %s %s", bracketed(host), task)
+		}
+		return fmt.Sprintf("ssh -J %s %s", net.JoinHostPort(host, port), task)
+	}
+	if port == "22" {
+		return fmt.Sprintf("ssh %s@%s", task, host)
+	}
+	return fmt.Sprintf("ssh -p %s %s@%s", port, task, host)
+}
+
+// bracketed puts an IPv6 address into brackets, as -J needs it.
+func bracketed(host string) string {
+	h := net.JoinHostPort(host, "")
+	return h[:len(h)-1]
+}
+
+// Sessions returns the number of sessions whose program runs.
 func (a *Agent) Sessions() int { return a.server.Sessions() }
 
-// LastActivity returns when a guest last sent anything; zero when none ever did.
+// LastActivity returns when a guest last started something or sent input; zero when none ever did.
 func (a *Agent) LastActivity() time.Time { return a.server.LastActivity() }

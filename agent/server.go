@@ -2,8 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -42,59 +48,301 @@ type Server struct {
 	// Limits bound what guests can make the host hold.
 	Limits Limits
 
-	// SessionStart and SessionEnd, when set, are called as a session's program starts and after it and its channel have ended.
-	// Sessions call them concurrently, and wait for them.
+	// SessionStart and SessionEnd, when set, are called as a session's program starts and after it has ended. Sessions call
+	// them concurrently, and wait for them.
 	SessionStart func(SessionInfo)
 	SessionEnd   func(SessionInfo)
 	// Logger may be nil: then nothing is logged.
 	Logger *slog.Logger
 	// Now is the clock that grants are judged by; nil means time.Now.
 	Now func() time.Time
-}
 
-// Limits of a Server. Zero values mean the defaults.
-type Limits struct {
-	Handshake             time.Duration // until a guest has signed in: 30 s
-	AuthTries             int           // failed attempts to sign in on one connection: 6
-	Connections           int           // open at once: 256
-	ChannelsPerConnection int           // open at once: 64
-	EnvVariables          int           // that one session may set: 128
-	EnvBytes              int           // that they may hold together: 64 KiB
+	prepare sync.Once
+	host    *host // set by prepare
+	hostErr error
+
+	sessions     atomic.Int64
+	lastActivity atomic.Int64 // Unix time in ns; 0: never
+
+	mu        sync.Mutex // guards the fields below
+	closed    bool
+	listeners map[net.Listener]bool
+	guests    map[*guest]bool
+	wg        sync.WaitGroup // one per guest; Add only under mu while not closed
 }
 
 // SessionInfo describes a session to the callbacks of a Server.
 type SessionInfo struct {
-	// Identity is the guest's name, as the gateway or the grant gave it.
-	Identity string
-	// Remote is the guest's address, host:port.
-	Remote string
-	// Kind is "shell", "exec" or "sftp".
-	Kind string
-	// PTY tells whether the session has a terminal.
-	PTY bool
-	// EndToEnd tells whether the guest signed in here and not at the gateway.
-	EndToEnd bool
-	Started  time.Time
-	// Ended is zero until SessionEnd.
-	Ended time.Time
-	// ExitStatus is that of the program, -1 when it was killed by a signal, was left by its guest, or never ran.
-	ExitStatus int
+	Identity   string    // the guest's name, as the gateway or the grant gave it
+	Remote     string    // the guest's address, host:port; empty when unknown
+	Kind       string    // KindShell, KindExec or KindSFTP
+	PTY        bool      // it has a terminal
+	EndToEnd   bool      // the guest signed in here and not at the gateway
+	Started    time.Time //
+	Ended      time.Time // zero until SessionEnd
+	ExitStatus int       // of the program; -1 when a signal ended it, its guest left it, or it still runs
 }
+
+// host is what is looked up once: where and as whom programs run.
+type host struct {
+	shell, dir, home, user string
+	env                    []string
+}
+
+// maxAcceptDelay is the longest pause after a failure to accept that may pass, such as a lack of descriptors.
+const maxAcceptDelay = time.Second
 
 // Serve accepts connections on l and serves each until its guest leaves. Those of a tunnel tell by their header how the guest
 // signs in; guests on others sign in end to end. It owns l: it closes l, and returns when l fails, with its error, or after
 // Close or Shutdown, with net.ErrClosed. Connections outlive it. Serve may be called for several listeners at once.
-func (s *Server) Serve(l net.Listener) error { return net.ErrClosed }
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	if err := s.setup(); err != nil {
+		return err
+	}
+	if !s.addListener(l) {
+		return net.ErrClosed
+	}
+	defer s.removeListener(l)
+	clock := gatewayClock(l)
+	for delay := time.Duration(0); ; {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+			s.begin(nc, clock)
+		case isPassing(err):
+			delay = min(max(2*delay, 5*time.Millisecond), maxAcceptDelay)
+			s.logger().Warn("accept failed, trying again", "error", err, "delay", delay)
+			time.Sleep(delay)
+		case s.isClosed():
+			return net.ErrClosed
+		default:
+			return err
+		}
+	}
+}
 
-// Shutdown closes the listeners and waits until every connection is closed. When ctx ends first it does what Close does and
-// returns ctx.Err().
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+// isPassing tells whether a failure to accept will pass.
+func isPassing(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// setup checks the configuration and looks up, once, what does not change.
+func (s *Server) setup() error {
+	s.prepare.Do(func() { s.host, s.hostErr = s.lookUp() })
+	return s.hostErr
+}
+
+func (s *Server) lookUp() (*host, error) {
+	switch {
+	case s.HostKey == nil:
+		return nil, errors.New("agent: the server has no host key")
+	case s.Task == "":
+		return nil, errors.New("agent: the server has no task")
+	}
+	if err := s.checkGrant(); err != nil {
+		return nil, err
+	}
+	h := &host{shell: s.Shell, dir: s.Dir, env: s.Env}
+	h.user, h.home = account()
+	if h.shell == "" {
+		h.shell = loginShell()
+	}
+	if h.env == nil {
+		h.env = os.Environ()
+	}
+	if h.dir == "" {
+		dir, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("agent: working directory: %w", err)
+		}
+		h.dir = dir
+	}
+	return h, nil
+}
+
+// checkGrant refuses to serve with a grant that cannot be read, and end to end only with one that lets nobody in.
+func (s *Server) checkGrant() error {
+	if s.Grant == nil {
+		if s.EndToEndOnly {
+			return errors.New("agent: end to end only, but no grant says who may enter: put keys into the host token")
+		}
+		return nil
+	}
+	if err := s.Grant.Check(); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	keys, err := s.Grant.PublicKeys()
+	if err == nil && len(keys) == 0 && s.EndToEndOnly {
+		err = errors.New("end to end only, but the grant names no key: put keys into the host token")
+	}
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
+}
+
+// begin serves a connection on a goroutine of its own.
+func (s *Server) begin(nc net.Conn, clock func() time.Time) {
+	g := s.newGuest(nc, clock)
+	if err := s.addGuest(g); err != nil {
+		g.log.Warn("connection refused", "error", err)
+		nc.Close()
+		return
+	}
+	go func() {
+		defer s.removeGuest(g)
+		g.serve()
+	}()
+}
+
+func (s *Server) addGuest(g *guest) error {
+	limit := s.Limits.withDefaults().Connections
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case len(s.guests) >= limit:
+		return fmt.Errorf("%d connections are open", limit)
+	}
+	if s.guests == nil {
+		s.guests = make(map[*guest]bool)
+	}
+	s.guests[g] = true
+	s.wg.Add(1)
+	return nil
+}
+
+func (s *Server) removeGuest(g *guest) {
+	s.mu.Lock()
+	delete(s.guests, g)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+func (s *Server) addListener(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.listeners == nil {
+		s.listeners = make(map[net.Listener]bool)
+	}
+	s.listeners[l] = true
+	return true
+}
+
+func (s *Server) removeListener(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Shutdown closes the listeners and waits until every guest has left. When ctx ends first it does what Close does and returns
+// ctx.Err().
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closeListeners()
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		s.closeGuests()
+		<-done
+		return ctx.Err()
+	}
+}
 
 // Close closes the listeners and all connections, hangs up on their processes and waits until those are gone.
-func (s *Server) Close() error { return nil }
+func (s *Server) Close() error {
+	s.closeListeners()
+	s.closeGuests()
+	s.wg.Wait()
+	return nil
+}
+
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for l := range s.listeners {
+		l.Close()
+	}
+}
+
+func (s *Server) closeGuests() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g := range s.guests {
+		g.nc.Close()
+	}
+}
 
 // Sessions returns the number of sessions whose program runs.
-func (s *Server) Sessions() int { return 0 }
+func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// LastActivity returns when a guest last sent data to a session; zero when none ever did.
-func (s *Server) LastActivity() time.Time { return time.Time{} }
+// LastActivity returns when a guest last started something or sent input; zero when none ever did.
+func (s *Server) LastActivity() time.Time {
+	if ns := s.lastActivity.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+func (s *Server) touch() { s.lastActivity.Store(time.Now().UnixNano()) }
+
+func (s *Server) sessionStarted(log *slog.Logger, info SessionInfo) {
+	s.touch()
+	s.sessions.Add(1)
+	log.Info("session started", "kind", info.Kind, "pty", info.PTY)
+	if s.SessionStart != nil {
+		s.SessionStart(info)
+	}
+}
+
+func (s *Server) sessionEnded(log *slog.Logger, info SessionInfo) {
+	s.sessions.Add(-1)
+	log.Info("session ended", "kind", info.Kind, "pty", info.PTY, "status", info.ExitStatus, "duration", info.Ended.Sub(info.Started))
+	if s.SessionEnd != nil {
+		s.SessionEnd(info)
+	}
+}
+
+func (s *Server) grace() time.Duration {
+	if s.HangupGrace > 0 {
+		return s.HangupGrace
+	}
+	return 5 * time.Second
+}
+
+func (s *Server) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+func (s *Server) logger() *slog.Logger {
+	if s.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Logger.With("task", string(s.Task))
+}

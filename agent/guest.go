@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	gliderlabs "github.com/gliderlabs/ssh"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/tunnel"
+)
+
+// guest is one connection.
+type guest struct {
+	server  *Server
+	nc      net.Conn
+	spliced bool // the gateway has signed the guest in
+	header  tunnel.StreamHeader
+	welcome tunnel.Welcome
+	clock   func() time.Time // of the gateway; nil: the server's own
+	remote  netip.AddrPort   // of the guest; zero when unknown
+	local   netip.AddrPort
+	log     *slog.Logger
+
+	entered sync.Once
+	conn    *ssh.ServerConn // set by enter
+
+	mu             sync.Mutex // guards the fields below
+	closed         bool       // the connection has ended: no channel may begin
+	channels       int
+	noMoreSessions bool
+	wg             sync.WaitGroup // channels; Add only under mu while not closed
+}
+
+// sshPort is what the agent calls its own port to programs where the connection has none.
+const sshPort = 22
+
+func (s *Server) newGuest(nc net.Conn, clock func() time.Time) *guest {
+	g := &guest{server: s, nc: nc, clock: clock, remote: addrPortOf(nc.RemoteAddr()), local: addrPortOf(nc.LocalAddr())}
+	if stream, ok := nc.(tunnelStream); ok {
+		g.header, g.welcome = stream.Header(), stream.Welcome()
+		g.spliced = g.header.Mode != tunnel.ModeEndToEnd // anything else must show a certificate
+		g.remote, _ = netip.ParseAddrPort(g.header.Remote)
+		g.local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), sshPort)
+	}
+	g.log = s.logger().With("remote", g.remoteText())
+	return g
+}
+
+func (g *guest) remoteText() string {
+	if !g.remote.IsValid() {
+		return ""
+	}
+	return g.remote.String()
+}
+
+// serve serves the connection until it ends and everything that ran on it has ended too.
+func (g *guest) serve() {
+	defer g.recoverTo(func() {})
+	defer g.end()
+	g.nc.SetDeadline(time.Now().Add(g.server.Limits.withDefaults().Handshake))
+	srv := &gliderlabs.Server{
+		ServerConfigCallback:     func(gliderlabs.Context) *ssh.ServerConfig { return g.config() },
+		ConnectionFailedCallback: func(_ net.Conn, err error) { g.failed(err) },
+		ChannelHandlers:          map[string]gliderlabs.ChannelHandler{"default": g.handleChannel},
+		RequestHandlers:          map[string]gliderlabs.RequestHandler{"default": g.handleGlobal},
+	}
+	srv.HandleConn(g.nc)
+}
+
+// end closes the connection and waits for its channels.
+func (g *guest) end() {
+	g.nc.Close()
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.wg.Wait()
+}
+
+// failed logs why a guest did not get in. Connections that say nothing at all are probes of their port.
+func (g *guest) failed(err error) {
+	g.log.Info("guest not signed in", "error", err)
+}
+
+// enter notes who the guest is. The library hands the connection to handlers only, and starts each of them as soon as the guest
+// has asked for something: by then it has signed in.
+func (g *guest) enter(conn *ssh.ServerConn) {
+	g.entered.Do(func() {
+		g.conn = conn
+		g.log = g.log.With("identity", auth.IdentityName(conn.Permissions))
+		g.log.Info("guest signed in", "spliced", g.spliced, "client", string(conn.ClientVersion()))
+	})
+}
+
+// permissions returns what the guest may do. Nil, which permits nothing, unless it has signed in.
+func (g *guest) permissions() *ssh.Permissions { return g.conn.Permissions }
+
+func (g *guest) identity() string     { return auth.IdentityName(g.conn.Permissions) }
+func (g *guest) logger() *slog.Logger { return g.log }
+
+// isOpenSSH tells whether the client is OpenSSH's, the one that eow@openssh.com is for.
+func (g *guest) isOpenSSH() bool {
+	return strings.HasPrefix(string(g.conn.ClientVersion()), "SSH-2.0-OpenSSH")
+}
+
+// handleGlobal answers a global request. Forwardings that a guest asks the host to listen for are answered here.
+func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ssh.Request) (ok bool, payload []byte) {
+	defer g.recoverTo(func() { ok = false })
+	conn, _ := ctx.Value(gliderlabs.ContextKeyConn).(*ssh.ServerConn)
+	if conn == nil {
+		return false, nil
+	}
+	g.enter(conn)
+	if err := auth.AllowGlobal(g.permissions(), auth.Guest, r.Type, r.Payload); err != nil {
+		g.log.Debug("request refused", "request", r.Type, "error", err)
+		return false, nil
+	}
+	switch r.Type {
+	case "keepalive@openssh.com":
+		return true, nil
+	case "no-more-sessions@openssh.com":
+		g.mu.Lock()
+		g.noMoreSessions = true
+		g.mu.Unlock()
+		return true, nil
+	}
+	return false, nil
+}
+
+// handleChannel serves a channel until it has ended. It is the one place where channels begin.
+func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh.NewChannel, _ gliderlabs.Context) {
+	defer g.recoverTo(func() { g.nc.Close() })
+	g.enter(conn)
+	if err := g.beginChannel(nc); err != nil {
+		g.log.Debug("channel refused", "type", nc.ChannelType(), "error", err)
+		reason, words := ssh.Prohibited, err.Error()
+		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
+			reason, words = refusal.Reason, refusal.Message
+		}
+		nc.Reject(reason, words)
+		return
+	}
+	defer g.endChannel()
+	switch nc.ChannelType() {
+	case "session":
+		ch, requests, err := nc.Accept()
+		if err != nil {
+			return // the connection has ended
+		}
+		g.serveSession(ch, requests)
+	default:
+		nc.Reject(ssh.Prohibited, "forwarding is not supported by this host")
+	}
+}
+
+// beginChannel says whether a channel may be opened, and counts it until endChannel.
+func (g *guest) beginChannel(nc ssh.NewChannel) error {
+	if err := auth.AllowChannel(g.permissions(), auth.Guest, nc.ChannelType(), nc.ExtraData()); err != nil {
+		return err
+	}
+	limit := g.server.Limits.withDefaults().ChannelsPerConnection
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closed:
+		return errors.New("the connection has ended")
+	case g.noMoreSessions && nc.ChannelType() == "session":
+		return errors.New("no more sessions were asked for")
+	case g.channels >= limit:
+		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "too many channels on this connection"}
+	}
+	g.channels++
+	g.wg.Add(1)
+	return nil
+}
+
+func (g *guest) endChannel() {
+	g.mu.Lock()
+	g.channels--
+	g.mu.Unlock()
+	g.wg.Done()
+}
+
+// recoverTo stops a panic, logs it with its stack, and calls f. It is to be deferred.
+func (g *guest) recoverTo(f func()) {
+	if v := recover(); v != nil {
+		g.log.Error("panic", "panic", v, "stack", string(debug.Stack()))
+		f()
+	}
+}

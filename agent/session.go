@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+)
+
+// session is one channel of type session: what its guest has asked for so far, and the program once it runs.
+type session struct {
+	guest *guest
+	ch    ssh.Channel
+	gone  chan struct{} // closed when the guest has closed the channel, or the connection is lost
+	wg    sync.WaitGroup
+
+	// Only the request loop uses these until a program has started; it changes none of them afterwards.
+	env      guestEnv
+	term     *terminal // nil without pty-req. A program that started on it owns it.
+	termName string
+	started  bool
+	proc     *process // nil without a program, and for sftp
+}
+
+// serveSession serves an accepted channel until the guest has closed it and all that ran on it has ended.
+func (g *guest) serveSession(ch ssh.Channel, requests <-chan *ssh.Request) {
+	limits := g.server.Limits.withDefaults()
+	s := &session{
+		guest: g,
+		ch:    ch,
+		gone:  make(chan struct{}),
+		env:   guestEnv{patterns: g.server.AcceptEnv, variables: limits.EnvVariables, bytes: limits.EnvBytes},
+	}
+	defer s.close()
+	s.goSafely(s.discardStderr)
+	s.serveRequests(requests)
+}
+
+// close waits for what runs, now that the channel is closed.
+func (s *session) close() {
+	close(s.gone)
+	s.wg.Wait()
+	if s.term != nil {
+		s.term.close()
+	}
+}
+
+// goSafely runs f beside the request loop. A panic in it ends the session alone.
+func (s *session) goSafely(f func()) {
+	s.wg.Go(func() {
+		defer s.guest.recoverTo(func() { s.ch.Close() })
+		f()
+	})
+}
+
+// discardStderr reads what no client sends. Unread it would eat up the window that stdin shares with it.
+func (s *session) discardStderr() { io.Copy(io.Discard, s.ch.Stderr()) }
+
+// serveRequests answers requests until the channel is closed. It never waits for the program: 16 unread requests would stall
+// every channel of the connection.
+func (s *session) serveRequests(requests <-chan *ssh.Request) {
+	for r := range requests {
+		run, err := s.answer(r)
+		if err != nil {
+			s.guest.logger().Debug("request refused", "request", r.Type, "error", err)
+		}
+		r.Reply(err == nil, nil)
+		if run != nil {
+			s.goSafely(run) // after the reply, so that output never precedes it
+		}
+	}
+}
+
+// answer does what a request asks for. run, when not nil, is to be called once the guest was told that it is under way.
+func (s *session) answer(r *ssh.Request) (run func(), err error) {
+	if err := s.guest.allowRequest(r.Type, r.Payload); err != nil {
+		return nil, err
+	}
+	switch r.Type {
+	case "pty-req":
+		return nil, s.allocate(r.Payload)
+	case "env":
+		return nil, s.setenv(r.Payload)
+	case "shell", "exec", "subsystem":
+		return s.start(r.Type, r.Payload)
+	case "window-change":
+		return nil, s.resize(r.Payload)
+	case "signal":
+		return nil, s.signal(r.Payload)
+	case "break":
+		return nil, s.interrupt()
+	}
+	return nil, errors.New("not supported")
+}
+
+// allowRequest asks the table of permissions.
+func (g *guest) allowRequest(requestType string, payload []byte) error {
+	return auth.AllowRequest(g.permissions(), auth.Guest, "session", requestType, payload)
+}
+
+// allocate makes the terminal of a pty-req, RFC 4254 §6.2.
+func (s *session) allocate(payload []byte) error {
+	var req struct {
+		Term                         string
+		Columns, Rows, Width, Height uint32
+		Modes                        []byte
+	}
+	if err := ssh.Unmarshal(payload, &req); err != nil {
+		return err
+	}
+	if s.term != nil || s.started {
+		return errors.New("the session has a terminal or a program already")
+	}
+	t, err := openTerminal(winsize{req.Columns, req.Rows, req.Width, req.Height}, req.Modes)
+	if err != nil {
+		s.guest.logger().Warn("no terminal for the guest", "error", err)
+		return err
+	}
+	s.term, s.termName = t, req.Term
+	return nil
+}
+
+// setenv notes a variable for the program, RFC 4254 §6.4.
+func (s *session) setenv(payload []byte) error {
+	var req struct{ Name, Value string }
+	if err := ssh.Unmarshal(payload, &req); err != nil {
+		return err
+	}
+	if s.started || !s.env.set(req.Name, req.Value) {
+		return fmt.Errorf("variable %.64q is not accepted", req.Name)
+	}
+	return nil
+}
+
+// resize applies a window-change, RFC 4254 §6.7. The kernel gathers what comes faster than programs look.
+func (s *session) resize(payload []byte) error {
+	var size winsize
+	if err := ssh.Unmarshal(payload, &size); err != nil {
+		return err
+	}
+	if s.term == nil {
+		return errors.New("the session has no terminal")
+	}
+	return s.term.resize(size)
+}
+
+// signal delivers a signal, RFC 4254 §6.9. A forced command is not the guest's to signal; sshd refuses that too.
+func (s *session) signal(payload []byte) error {
+	var req struct{ Name string }
+	if err := ssh.Unmarshal(payload, &req); err != nil {
+		return err
+	}
+	if _, forced := auth.ForcedCommand(s.guest.permissions()); forced {
+		return errors.New("the command is a forced one")
+	}
+	if s.proc == nil {
+		return errors.New("no program runs")
+	}
+	return s.proc.signal(req.Name)
+}
+
+// interrupt handles a break, RFC 4335. Its length means nothing to a PTY.
+func (s *session) interrupt() error {
+	if s.proc == nil {
+		return errors.New("no program runs")
+	}
+	return s.proc.interrupt()
+}
