@@ -1,0 +1,108 @@
+package splice
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// noise returns n bytes that do not compress and hold every byte value.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+// A sshTest is a command that must look the same through a join.
+type sshTest struct {
+	name    string
+	options []string
+	command string
+	stdin   string // empty: /dev/null
+	status  int
+	stdout  string
+	stderr  string
+	unlike  bool // what ssh prints is compared with the direct run only
+}
+
+var bulk = string(noise(10 << 20))
+
+var sshTests = []sshTest{
+	{name: "output", command: "echo out; echo err >&2", stdout: "out\n", stderr: "err\n"},
+	{name: "stdin", command: "cat", stdin: "hello", stdout: "hello"},
+	{name: "stdin before a slow start", command: "sleep 0.3; cat", stdin: "hello", stdout: "hello"},
+	{name: "half-close", command: "sort", stdin: "b\nc\na\n", stdout: "a\nb\nc\n"},
+	{name: "half-close then status", command: "sort; exit 3", stdin: "b\na\n", status: 3, stdout: "a\nb\n"},
+	{name: "no stdin", options: []string{"-n"}, command: "cat; echo done", stdout: "done\n"},
+	{name: "stdin not read", command: "exit 4", stdin: bulk, status: 4},
+	{name: "stdin read in part", command: "head -c 10; exit 5", stdin: bulk, status: 5, stdout: bulk[:10]},
+	{name: "bulk both ways", command: "cat", stdin: bulk, stdout: bulk},
+	{name: "bulk to stderr", command: "cat >&2", stdin: bulk[:1<<20], stderr: bulk[:1<<20]},
+	{name: "bulk up", command: "wc -c; exit 6", stdin: bulk, status: 6, stdout: fmt.Sprintln(len(bulk))},
+	{name: "bulk at the end", command: `head -c 3000000 /dev/zero | tr '\0' x; exit 7`, status: 7, stdout: strings.Repeat("x", 3000000)},
+	{name: "signal", command: "echo a; kill -TERM $$", status: 255, stdout: "a\n", unlike: true},
+	{name: "kill", command: "kill -KILL $$", status: 255, unlike: true},
+	{name: "stdout closed early", command: "exec >&-; sleep 0.2; exit 8", status: 8},
+	{name: "both closed early", command: "exec >&- 2>&-; sleep 0.2; exit 9", status: 9},
+	{name: "all closed early", command: "exec <&- >&- 2>&-; sleep 0.2; exit 10", status: 10},
+	{name: "background holder", command: "(sleep 0.5; echo late) & echo early; exit 11", status: 11, stdout: "early\nlate\n"},
+	{name: "silent background holder", command: "sleep 2 & exit 12", status: 12},
+	{name: "late background holder", command: "(sleep 2; echo late) & exit 12", status: 12, stdout: "late\n"},
+	{name: "background without stdout", command: "sleep 20 >/dev/null 2>&1 </dev/null & exit 13", status: 13},
+	{name: "long command", command: "printf %s " + strings.Repeat("x", 100_000) + " | wc -c", stdout: "100000\n"},
+	{name: "environment", options: []string{"-o", "SetEnv=STAGE_A=1 STAGE_B=2"}, command: "echo $STAGE_A$STAGE_B", stdout: "12\n"},
+	{name: "unknown subsystem", options: []string{"-s"}, command: "nonsense", status: 255, unlike: true},
+	{name: "shell", stdin: "echo $((40+2)); exit 14\n", status: 14, unlike: true},
+	{name: "pty", options: []string{"-tt"}, command: "stty -opost; tty >/dev/null && echo yes; exit 15", status: 15, stdout: "yes\n"},
+	{name: "pty with stdin", options: []string{"-tt"}, command: "stty -echo -opost; read x; echo got $x; exit 16", stdin: "word\n", status: 16, unlike: true},
+	{name: "keepalives", options: []string{"-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2"}, command: "sleep 3; exit 17", status: 17},
+	{name: "refused stdio forward", options: []string{"-W", "127.0.0.1:1"}, status: 255, unlike: true},
+	{name: "exit 0", command: "exit 0"},
+	{name: "exit 1", command: "exit 1", status: 1},
+	{name: "exit 126", command: "exit 126", status: 126},
+	{name: "exit 127", command: "/nonexistent 2>/dev/null", status: 127},
+	{name: "exit 128", command: "exit 128", status: 128},
+	{name: "exit 137", command: "exit 137", status: 137},
+	{name: "exit 254", command: "exit 254", status: 254},
+	{name: "exit 255", command: "exit 255", status: 255},
+}
+
+func (test sshTest) run(t *testing.T, l *lab, way string) outcome {
+	t.Helper()
+	args := append(test.options, hostName)
+	if test.command != "" {
+		args = append(args, test.command)
+	}
+	var stdin io.Reader
+	if test.stdin != "" {
+		stdin = strings.NewReader(test.stdin)
+	}
+	began := time.Now()
+	got := run(t, l.ssh(way, args...), stdin)
+	t.Logf("%s: %v", way, time.Since(began).Round(time.Millisecond))
+	return got
+}
+
+// TestLikeSSHD runs commands on an sshd directly and through a join.
+func TestLikeSSHD(t *testing.T) {
+	l := newLab(t)
+	for _, test := range sshTests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			direct, spliced := test.run(t, l, "direct"), test.run(t, l, "spliced")
+			want := outcome{test.status, test.stdout, test.stderr}
+			if test.unlike && direct.status == test.status {
+				want = direct
+			}
+			if direct != want {
+				t.Errorf("direct: %v, want %v", direct, want)
+			}
+			if spliced != want {
+				t.Errorf("spliced: %v, want %v", spliced, want)
+			}
+		})
+	}
+}
