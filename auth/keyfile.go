@@ -93,19 +93,20 @@ func checkMode(path string, mode fs.FileMode) error {
 	return nil
 }
 
-// readKeyFile takes the mode from the file that it reads, so that nobody can swap one for the other in between.
 func readKeyFile(path string) ([]byte, fs.FileMode, error) {
+	// Asked before it is opened: to open a pipe waits for somebody to write.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer f.Close()
+	// The mode is that of the file which is read, so that nobody can swap one for the other in between.
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a regular file", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {

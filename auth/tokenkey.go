@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -107,8 +108,8 @@ func parseSecret(data []byte) ([]byte, error) {
 	if _, _, _, _, err := ssh.ParseAuthorizedKey(secret); err == nil {
 		return nil, errors.New("it holds an SSH public key, expected a PEM key or a shared secret")
 	}
-	if block, _ := pem.Decode(data); block != nil {
-		return nil, fmt.Errorf("it holds a %.64q, expected a shared secret", block.Type)
+	if isPublicKey(secret) {
+		return nil, errors.New("it holds a public key without the lines of a PEM around it: write it with openssl pkey -in KEY -pubout")
 	}
 	if trimmed := bytes.TrimSpace(secret); len(trimmed) > 0 && trimmed[0] == '{' {
 		return nil, errors.New("it holds JSON: JSON web keys are not supported yet")
@@ -117,4 +118,23 @@ func parseSecret(data []byte) ([]byte, error) {
 		return nil, err
 	}
 	return secret, nil
+}
+
+// isPublicKey knows the wire formats of public keys, as they are and in base64.
+func isPublicKey(data []byte) bool {
+	forms := [][]byte{data}
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding} {
+		if decoded, err := encoding.DecodeString(string(data)); err == nil {
+			forms = append(forms, decoded)
+		}
+	}
+	for _, form := range forms {
+		if _, err := x509.ParsePKIXPublicKey(form); err == nil {
+			return true
+		}
+		if _, err := ssh.ParsePublicKey(form); err == nil {
+			return true
+		}
+	}
+	return false
 }
