@@ -76,7 +76,11 @@ func (d *Dialer) prepare() (Gateway, Hello, error) {
 	h := d.Hello()
 	h.Version = Version
 	h.AgentKey = d.Key.Public().(ed25519.PublicKey)
-	return g, h, h.check()
+	if err := h.check(); err != nil {
+		return Gateway{}, Hello{}, err
+	}
+	_, err = appendFrame(nil, h, limitHello)
+	return g, h, err
 }
 
 // connect returns a connection to the gateway and what binds a Hello to it.

@@ -139,21 +139,24 @@ func (s *session) mayOpen(id uint32) bool {
 }
 
 // start begins the exchange of messages on the control stream once the agent
-// has been welcomed. In a session that has ended it leaves the stream as one
-// on which nothing more will be read.
+// has been welcomed. If the session has ended by then, it reads what the
+// other side said last.
 func (s *session) start(pingInterval time.Duration) {
+	if s.control != nil && !s.converse(pingInterval) {
+		s.control.read()
+	}
+}
+
+func (s *session) converse(pingInterval time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.control == nil {
-		return
-	}
 	if s.err != nil {
-		s.control.finish()
-		return
+		return false
 	}
 	s.welcomed = true
 	s.wg.Go(func() { s.control.write(pingInterval) })
 	s.wg.Go(s.control.read)
+	return true
 }
 
 // fail ends the tunnel for the given reason, if it has not ended yet. It

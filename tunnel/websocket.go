@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/coder/websocket"
 )
@@ -28,17 +29,34 @@ func UpgradeWebSocket(w http.ResponseWriter, r *http.Request) (c net.Conn, bindi
 		http.Error(w, "tunnels are for agents", http.StatusForbidden)
 		return nil, nil, errors.New("upgrade to a tunnel: asked for by a browser")
 	}
+	if !offersSubprotocol(r) {
+		http.Error(w, "the subprotocol of a tunnel is "+ALPN, http.StatusBadRequest)
+		return nil, nil, fmt.Errorf("upgrade to a tunnel: the client does not offer the subprotocol %s", ALPN)
+	}
 	nonce := base64.RawURLEncoding.EncodeToString(randomBytes(32))
 	w.Header().Set(nonceHeader, nonce)
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{ALPN}})
 	if err != nil {
 		return nil, nil, fmt.Errorf("upgrade to a tunnel: %w", err)
 	}
-	if ws.Subprotocol() != ALPN {
-		ws.CloseNow()
-		return nil, nil, fmt.Errorf("upgrade to a tunnel: the client does not offer the subprotocol %s", ALPN)
-	}
 	return newWebSocketConn(ws), nonceBinding(nonce), nil
+}
+
+// offersSubprotocol tells whether a WebSocket that r asks for may be a
+// tunnel. What is no request for a WebSocket at all passes: it gets a
+// better answer elsewhere.
+func offersSubprotocol(r *http.Request) bool {
+	if r.Header.Get("Upgrade") == "" {
+		return true
+	}
+	for _, v := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for p := range strings.SplitSeq(v, ",") {
+			if strings.TrimSpace(p) == ALPN {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func randomBytes(n int) []byte {
