@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
+	"github.com/stagedoor/stagedoor/cmd/internal/logs"
+)
+
+// config is what connect is told, by flags and by the environment.
+type config struct {
+	gateway, gatewayFile string
+	token, tokenFile     string
+	caFile               string
+	dir, shell           string
+	plainShell           bool
+	acceptEnv            []string
+	hangupGrace          time.Duration
+	endToEndOnly         bool
+	stateDir             string
+	labels               map[string]string
+	logLevel, logFormat  string
+}
+
+// addFlags makes a flag for every setting. Each is also a variable: --log-level
+// is STAGEDOOR_LOG_LEVEL.
+func (c *config) addFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVar(&c.gateway, "gateway", "", "`address` of the gateway: host, host:port or https://host; wss://host goes through a WebSocket at once")
+	f.StringVar(&c.gatewayFile, "gateway-file", "", "`file` with that address")
+	f.StringVar(&c.token, "token", "", "the host `token`; every user of this machine can read it in the list of processes, so prefer the variable or a file")
+	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the host token")
+	f.StringVar(&c.caFile, "ca-file", "", "`file` with the certificates to trust, in the place of the system's (PEM)")
+	f.StringVar(&c.dir, "dir", "", "`directory` where sessions start (default the current one)")
+	f.StringVar(&c.shell, "shell", "", "`path` of the guests' shell (default the user's login shell, bash or sh)")
+	f.BoolVar(&c.plainShell, "plain-shell", false, "do not make shells login shells, whose profile may replace PATH")
+	f.StringSliceVar(&c.acceptEnv, "accept-env", nil, "`names` of further variables that guests may set, with * and ?")
+	f.DurationVar(&c.hangupGrace, "hangup-grace", 5*time.Second, "how long processes may go on after SIGHUP told them that their guest has gone")
+	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J)")
+	f.StringVar(&c.stateDir, "state-dir", "", "`directory` that keeps the agent's keys between runs (default: new keys each time)")
+	f.StringToStringVar(&c.labels, "label", nil, "`name=value` that describes the host to the gateway; may be given several times")
+	f.StringVar(&c.logLevel, "log-level", "info", "one of "+strings.Join(logs.Levels, ", "))
+	f.StringVar(&c.logFormat, "log-format", "auto", "one of "+strings.Join(logs.Formats, ", ")+"; auto is text on a terminal and JSON otherwise")
+}
+
+// exclusive are the settings with two sources: a flag for one silences the
+// variable of the other.
+var exclusive = map[string]string{"token": "token-file", "token-file": "token", "gateway": "gateway-file", "gateway-file": "gateway"}
+
+// load completes what the flags say by the environment and by files.
+func (c *config) load(f *pflag.FlagSet) error {
+	for flag, other := range exclusive {
+		if flag < other && f.Changed(flag) && f.Changed(other) {
+			return cli.UsageError("give either --%s or --%s", flag, other)
+		}
+	}
+	if err := fromEnvironment(f); err != nil {
+		return err
+	}
+	var err error
+	if c.token, err = oneOf(c.token, c.tokenFile); err != nil {
+		return fmt.Errorf("token: %w", err)
+	}
+	if c.gateway, err = oneOf(c.gateway, c.gatewayFile); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	if !slices.Contains(logs.Formats, c.logFormat) {
+		return cli.UsageError("--log-format: unknown format %q; use one of %s", c.logFormat, strings.Join(logs.Formats, ", "))
+	}
+	if _, err := logs.ParseLevel(c.logLevel); err != nil {
+		return cli.UsageError("--log-level: %w", err)
+	}
+	return nil
+}
+
+// fromEnvironment sets each flag that was not given from its variable, if that
+// is not empty.
+func fromEnvironment(f *pflag.FlagSet) error {
+	given := map[string]bool{}
+	f.Visit(func(flag *pflag.Flag) { given[flag.Name] = true })
+	var err error
+	f.VisitAll(func(flag *pflag.Flag) {
+		name := "STAGEDOOR_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		value := os.Getenv(name)
+		if value == "" || given[flag.Name] || given[exclusive[flag.Name]] || flag.Name == "help" {
+			return
+		}
+		if e := flag.Value.Set(value); e != nil && err == nil {
+			err = cli.UsageError("%s: %w", name, withoutValue(flag.Name, e))
+		}
+	})
+	return err
+}
+
+// withoutValue keeps the token out of errors.
+func withoutValue(flag string, err error) error {
+	if flag == "token" {
+		return errors.New("it cannot be read")
+	}
+	return err
+}
+
+// maxSecretFile is beyond the largest token.
+const maxSecretFile = 64 << 10
+
+// oneOf returns the value, or the content of the file that stands for it.
+func oneOf(value, file string) (string, error) {
+	if value != "" || file == "" {
+		return strings.TrimSpace(value), nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err != nil {
+		return "", err
+	}
+	if len(data) > maxSecretFile {
+		return "", fmt.Errorf("%s is larger than %d bytes", file, maxSecretFile)
+	}
+	return strings.TrimSpace(string(data)), nil
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stagedoor/stagedoor/agent"
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
+	"github.com/stagedoor/stagedoor/cmd/internal/logs"
+	"github.com/stagedoor/stagedoor/tunnel"
+)
+
+// Statuses that connect ends with when the gateway refuses it for good, beside
+// those of package cli. connectHelp documents them.
+const (
+	statusBadToken = 3
+	statusExpired  = 4
+	statusReplaced = 5
+	statusRefused  = 6
+)
+
+const connectHelp = `Connect makes this machine the host of the task that the token names, and prints
+the ssh command by which guests enter, alone on a line of standard output. It
+dials again for as long as it runs whenever the link is lost. Logs go to
+standard error.
+
+Access is opt-in: without a token, connect says so and ends with status 0, so
+that the same CI step does for every task.
+
+Every flag can be a variable instead, STAGEDOOR_TOKEN for --token. Guests'
+sessions see none of the variables that begin with STAGEDOOR_, other than
+STAGEDOOR_TASK.
+
+Exit status:
+  0  ended by SIGINT or SIGTERM, or there was no token
+  1  something went wrong on this machine
+  2  called wrongly
+  3  refused: the gateway does not accept the token
+  4  refused: the token, or the time of the task, has run out
+  5  replaced: a newer agent serves the task
+  6  refused for another reason, which the message says`
+
+func newConnectCommand() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "connect --gateway ADDRESS [flags]",
+		Short: "Dial a gateway and let guests in",
+		Long:  connectHelp,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.load(cmd.Flags()); err != nil {
+				return err
+			}
+			return c.connect(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	c.addFlags(cmd.Flags())
+	return cmd
+}
+
+func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
+	if c.token == "" {
+		fmt.Fprintln(stderr, "stagedoor-agent: no token (STAGEDOOR_TOKEN), so nobody gets access to this task")
+		return nil
+	}
+	if c.gateway == "" {
+		return cli.UsageError("there is a token, but no gateway: name it with --gateway or STAGEDOOR_GATEWAY")
+	}
+	if _, err := tunnel.ParseGateway(c.gateway); err != nil {
+		return cli.UsageError("%w", err)
+	}
+	host, err := c.agent(stderr)
+	if err != nil {
+		return err
+	}
+	host.Registered = (&announcer{stdout: stdout, stderr: stderr}).registered
+	// Whatever this process starts has no business with it.
+	os.Unsetenv("STAGEDOOR_TOKEN")
+	err = host.Run(ctx)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
+		return nil
+	}
+	return withStatus(err)
+}
+
+func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
+	log, err := logs.New(stderr, c.logLevel, c.logFormat)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := cli.LoadRoots(c.caFile)
+	if err != nil {
+		return nil, fmt.Errorf("--ca-file: %w", err)
+	}
+	if err := checkDir(c.dir); err != nil {
+		return nil, fmt.Errorf("--dir: %w", err)
+	}
+	a := &agent.Agent{
+		Gateway:      c.gateway,
+		Token:        c.token,
+		StateDir:     c.stateDir,
+		EndToEndOnly: c.endToEndOnly,
+		Shell:        c.shell,
+		PlainShell:   c.plainShell,
+		Dir:          c.dir,
+		AcceptEnv:    c.acceptEnv,
+		HangupGrace:  c.hangupGrace,
+		Labels:       c.labels,
+		Logger:       log,
+	}
+	if roots != nil {
+		a.TLSConfig = &tls.Config{RootCAs: roots}
+	}
+	return a, nil
+}
+
+// checkDir fails at once where otherwise every session would.
+func checkDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	return err
+}
+
+// announcer prints how guests enter, and again only when that has changed:
+// the agent registers anew whenever the link was lost.
+type announcer struct {
+	stdout, stderr io.Writer
+	last           string
+}
+
+func (a *announcer) registered(r agent.Registration) {
+	if r.SSHCommand == "" {
+		fmt.Fprintln(a.stderr, "stagedoor-agent: the gateway gave no address that could be shown: ask its operator to set ssh.address")
+		return
+	}
+	if r.SSHCommand == a.last {
+		return
+	}
+	a.last = r.SSHCommand
+	fmt.Fprintln(a.stdout, r.SSHCommand)
+}
+
+// withStatus gives an error the status that connectHelp promises for it.
+func withStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	status := cli.Failed
+	if refusal, ok := errors.AsType[*tunnel.Refusal](err); ok {
+		status = refusalStatus(refusal.Code)
+	} else if errors.Is(err, auth.ErrTokenExpired) {
+		status = statusExpired
+	} else if errors.Is(err, auth.ErrTokenInvalid) {
+		status = statusBadToken
+	}
+	return &cli.StatusError{Status: status, Err: err}
+}
+
+func refusalStatus(code string) int {
+	switch code {
+	case tunnel.CodeBadToken:
+		return statusBadToken
+	case tunnel.CodeExpired:
+		return statusExpired
+	case tunnel.CodeReplaced:
+		return statusReplaced
+	}
+	return statusRefused
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is what a gateway is told by a YAML file, by STAGEDOOR_* variables and
+// by flags. All three are derived from its fields: ssh.listen in the file is
+// STAGEDOOR_SSH_LISTEN in the environment and --ssh-listen on the command line.
+// config.example.yaml explains each.
+type Config struct {
+	Domain   string  `yaml:"domain" help:"name by which agents and guests reach the gateway"`
+	StateDir string  `yaml:"state_dir" kind:"path" help:"directory for the keys and certificates that the gateway makes"`
+	SSH      SSH     `yaml:"ssh"`
+	HTTPS    HTTPS   `yaml:"https"`
+	Private  Private `yaml:"private"`
+	Hosts    Hosts   `yaml:"hosts"`
+	Guests   Guests  `yaml:"guests"`
+	Limits   Limits  `yaml:"limits"`
+	Drain    Drain   `yaml:"drain"`
+	Log      Log     `yaml:"log"`
+}
+
+// SSH is the listener for guests.
+type SSH struct {
+	Listen   string   `yaml:"listen" help:"address of the SSH listener, or off"`
+	HostKeys []string `yaml:"host_keys" kind:"path" help:"private host keys of the SSH listener"`
+	Address  string   `yaml:"address" help:"host:port that guests give to ssh"`
+}
+
+// HTTPS is the listener for agents, and for guests that cannot reach the other.
+type HTTPS struct {
+	Listen      string `yaml:"listen" help:"address of the HTTPS listener"`
+	Certificate string `yaml:"certificate" kind:"path" help:"TLS certificate chain, in PEM"`
+	Key         string `yaml:"key" kind:"path" help:"private key of the TLS certificate"`
+	ACME        ACME   `yaml:"acme"`
+}
+
+// ACME fetches a certificate where none is configured.
+type ACME struct {
+	Email     string `yaml:"email" help:"where the certificate authority may write to"`
+	Directory string `yaml:"directory" help:"URL of the ACME directory"`
+}
+
+// Private is the listener for the operator alone.
+type Private struct {
+	Listen string `yaml:"listen" help:"address of health, readiness and metrics, or off"`
+}
+
+// Hosts says which agents may register.
+type Hosts struct {
+	TokenKeys []string `yaml:"token_keys" kind:"path" help:"public keys or shared secrets that host tokens are verified with"`
+	Audience  string   `yaml:"audience" help:"audience that host tokens must name"`
+}
+
+// Guests says who may enter tasks beside those that a task's token names, and
+// what guests may do at most.
+type Guests struct {
+	AuthorizedKeys []string `yaml:"authorized_keys" kind:"path" help:"authorized_keys files of those who may enter every task"`
+	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
+}
+
+// Limits are those of the gateway package, under the names of its fields.
+type Limits struct {
+	HandshakeTimeout         time.Duration `yaml:"handshake_timeout" help:"time to sign in"`
+	Unauthenticated          int           `yaml:"unauthenticated" help:"connections that are signing in, in all"`
+	UnauthenticatedPerSource int           `yaml:"unauthenticated_per_source" help:"connections that are signing in, from one address"`
+	AuthTries                int           `yaml:"auth_tries" help:"keys that a guest may offer"`
+	ChannelsPerConnection    int           `yaml:"channels_per_connection" help:"open channels of one connection"`
+	ChannelsPerIdentity      int           `yaml:"channels_per_identity" help:"open channels of one identity"`
+	StreamsPerTunnel         int           `yaml:"streams_per_tunnel" help:"guests' connections to one host"`
+	TunnelsPerTask           int           `yaml:"tunnels_per_task" help:"tunnels of one task, draining ones included"`
+	BufferedBytes            Size          `yaml:"buffered_bytes" help:"memory for stalled channels, in all"`
+	SessionTime              time.Duration `yaml:"session_time" help:"longest connection of a guest, 0s: no limit"`
+	KeepaliveInterval        time.Duration `yaml:"keepalive_interval" help:"how often a silent guest is asked for a sign of life"`
+	KeepaliveCount           int           `yaml:"keepalive_count" help:"unanswered questions that end a connection"`
+	HostTimeout              time.Duration `yaml:"host_timeout" help:"wait for a host that is dialling again"`
+	HostGrace                time.Duration `yaml:"host_grace" help:"time that a task without its host is remembered"`
+}
+
+// Drain says how the gateway ends on SIGTERM.
+type Drain struct {
+	LameDuck time.Duration `yaml:"lame_duck" help:"time to listen on when no longer ready"`
+	Deadline time.Duration `yaml:"deadline" help:"time that open sessions get to end"`
+}
+
+// Log is what the gateway writes to standard error.
+type Log struct {
+	Level  string `yaml:"level" help:"debug, info, warn or error"`
+	Format string `yaml:"format" help:"auto, text or json"`
+}
+
+// Size is a number of bytes, written as 1GiB, 512MiB, 64KiB or 4096.
+type Size int64
+
+// DefaultConfig returns what holds where nothing is configured. StateDir is
+// empty when no directory of this user's is known.
+func DefaultConfig() Config {
+	stateDir, _ := defaultStateDir()
+	return Config{
+		StateDir: stateDir,
+		SSH:      SSH{Listen: ":22"},
+		HTTPS: HTTPS{
+			Listen: ":443",
+			ACME:   ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"},
+		},
+		Private: Private{Listen: "127.0.0.1:9180"},
+		Hosts:   Hosts{Audience: "stagedoor"},
+		Guests:  Guests{Permissions: shortPermissions()},
+		Limits: Limits{
+			HandshakeTimeout:         30 * time.Second,
+			Unauthenticated:          1000,
+			UnauthenticatedPerSource: 64,
+			AuthTries:                6,
+			ChannelsPerConnection:    128,
+			ChannelsPerIdentity:      512,
+			StreamsPerTunnel:         256,
+			TunnelsPerTask:           4,
+			BufferedBytes:            1 << 30,
+			SessionTime:              24 * time.Hour,
+			KeepaliveInterval:        15 * time.Second,
+			KeepaliveCount:           3,
+			HostTimeout:              15 * time.Second,
+			HostGrace:                2 * time.Minute,
+		},
+		Drain: Drain{Deadline: 10 * time.Minute},
+		Log:   Log{Level: "info", Format: "auto"},
+	}
+}
+
+// defaultStateDir is where keys live unless it is configured: what systemd made
+// for the service (StateDirectory=), /var/lib for root, and a directory of the
+// user's own otherwise.
+func defaultStateDir() (string, error) {
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
+		return dir, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/stagedoor", nil
+	}
+	// The XDG specification says to ignore a relative path.
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "stagedoor"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil || home == "" {
+		return "", errors.New("no directory for keys: set state_dir (--state-dir), or HOME")
+	}
+	return filepath.Join(home, ".local", "state", "stagedoor"), nil
+}
+
+// off tells whether a listener is switched off. In the environment, where an
+// empty variable counts as none, off is the only way to say so.
+func off(listen string) bool { return listen == "" || listen == "off" }
+
+// ParseSize reads a Size.
+func ParseSize(s string) (Size, error) {
+	number, shift := s, 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(s, unit); ok {
+			number, shift = strings.TrimSpace(n), 10*(i+1)
+		}
+	}
+	n, err := parseInt(number)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return 0, fmt.Errorf("%q is not a size; write for example 512MiB or 1GiB", s)
+	}
+	return Size(n << shift), nil
+}
+
+// String writes s in the largest unit that divides it.
+func (s Size) String() string {
+	for i, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if shift := 10 * (4 - i); s != 0 && s&(1<<shift-1) == 0 {
+			return fmt.Sprintf("%d%s", int64(s)>>shift, unit)
+		}
+	}
+	return fmt.Sprint(int64(s))
+}

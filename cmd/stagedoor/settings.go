@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway"
+)
+
+// Files in the state directory.
+const (
+	hostKeyFile    = "ssh_host_ed25519_key"
+	guestCAFile    = "guest_ca"
+	renewalKeyFile = "renewal_key"
+	tokenKeyFile   = "token_key"
+	acmeDir        = "acme"
+)
+
+// settings loads every file that c names and reports what is wrong with them.
+// The result is of use only when r is ok. With create, keys that are missing in
+// the state directory are made; otherwise passing ones take their place, and
+// nothing is written.
+func (c *Config) settings(r *report, certificates *certificates, create bool) gateway.Settings {
+	keys := keystore{dir: c.StateDir, create: create}
+	return gateway.Settings{
+		HostKeys:    c.hostKeys(r, keys),
+		CA:          stateKey(r, keys, guestCAFile, auth.LoadOrCreateSigner, newSigner),
+		RenewalKey:  stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
+		Certificate: certificates.source(c, r),
+		Tokens:      c.tokens(r, keys),
+		Guests:      c.guests(r),
+		Address:     c.address(),
+		Limits:      c.Limits.forGateway(),
+	}
+}
+
+// address is what guests give to ssh. Port 0, which is chosen when listening,
+// stays 0 here.
+func (c *Config) address() string {
+	if c.SSH.Address != "" {
+		return c.SSH.Address
+	}
+	listen := c.SSH.Listen
+	if off(listen) {
+		listen = c.HTTPS.Listen // it takes SSH as well
+	}
+	_, port, _ := net.SplitHostPort(listen)
+	return net.JoinHostPort(c.Domain, port)
+}
+
+func (l Limits) forGateway() gateway.Limits {
+	g := gateway.Limits{
+		HandshakeTimeout:         l.HandshakeTimeout,
+		Unauthenticated:          l.Unauthenticated,
+		UnauthenticatedPerSource: l.UnauthenticatedPerSource,
+		AuthTries:                l.AuthTries,
+		ChannelsPerConnection:    l.ChannelsPerConnection,
+		ChannelsPerIdentity:      l.ChannelsPerIdentity,
+		StreamsPerTunnel:         l.StreamsPerTunnel,
+		TunnelsPerTask:           l.TunnelsPerTask,
+		BufferedBytes:            int64(l.BufferedBytes),
+		SessionTime:              l.SessionTime,
+		KeepaliveInterval:        l.KeepaliveInterval,
+		KeepaliveCount:           l.KeepaliveCount,
+		HostTimeout:              l.HostTimeout,
+		HostGrace:                l.HostGrace,
+	}
+	if g.SessionTime == 0 {
+		g.SessionTime = -1 // there, zero is the default
+	}
+	return g
+}
+
+// keystore is the state directory.
+type keystore struct {
+	dir    string
+	create bool
+}
+
+func (k keystore) path(name string) string { return filepath.Join(k.dir, name) }
+
+// stateKey loads a key of the state directory, or makes it.
+func stateKey[K any](r *report, k keystore, name string, load func(string) (K, bool, error), passing func() (K, error)) K {
+	var key K
+	var err error
+	if _, missing := os.Stat(k.path(name)); !k.create && errors.Is(missing, fs.ErrNotExist) {
+		key, err = passing()
+	} else {
+		key, _, err = load(k.path(name))
+	}
+	if err != nil {
+		r.add("state_dir", "%v%s", err, stateDirHint(err))
+	}
+	return key
+}
+
+func stateDirHint(err error) string {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return "; let the gateway's user own the directory, or choose another with state_dir (--state-dir)"
+	}
+	return ""
+}
+
+func newEd25519() (ed25519.PrivateKey, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return key, err
+}
+
+func newSigner() (ssh.Signer, error) {
+	key, err := newEd25519()
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(key)
+}
+
+func (c *Config) hostKeys(r *report, k keystore) []ssh.Signer {
+	if len(c.SSH.HostKeys) == 0 {
+		return []ssh.Signer{stateKey(r, k, hostKeyFile, auth.LoadOrCreateSigner, newSigner)}
+	}
+	var signers []ssh.Signer
+	files := map[string]string{} // by algorithm
+	for i, file := range c.SSH.HostKeys {
+		signer, err := auth.LoadSigner(file)
+		if err != nil {
+			r.addItem("ssh.host_keys", i, "%s", fileError(file, err))
+			continue
+		}
+		algorithm := signer.PublicKey().Type()
+		if other, twice := files[algorithm]; twice {
+			r.addItem("ssh.host_keys", i, "%s is a second key of type %s, beside %s: keep one of each type", file, algorithm, other)
+			continue
+		}
+		files[algorithm] = file
+		signers = append(signers, signer)
+	}
+	return signers
+}
+
+// fileError says what is wrong with a file that a setting names.
+func fileError(file string, err error) string {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return file + ": " + openHint(err)
+	}
+	return err.Error()
+}
+
+func (c *Config) tokens(r *report, k keystore) *auth.TokenVerifier {
+	v := &auth.TokenVerifier{Audience: c.Hosts.Audience}
+	if len(c.Hosts.TokenKeys) == 0 {
+		key := stateKey(r, k, tokenKeyFile, auth.LoadOrCreateEd25519, newEd25519)
+		if len(key) == ed25519.PrivateKeySize {
+			v.Keys = append(v.Keys, key.Public())
+		}
+		return v
+	}
+	for i, file := range c.Hosts.TokenKeys {
+		key, err := auth.LoadTokenVerifyKey(file)
+		if err != nil {
+			r.addItem("hosts.token_keys", i, "%s", fileError(file, err))
+			continue
+		}
+		v.Keys = append(v.Keys, key)
+	}
+	return v
+}
+
+// guests admits the keys of grants, then those of the operator's files, and
+// narrows what either may do.
+func (c *Config) guests(r *report) auth.Authorizer {
+	any := auth.AnyOf{auth.GrantKeys{}}
+	for i, file := range c.Guests.AuthorizedKeys {
+		keys, err := loadAuthorizedKeys(file)
+		if err != nil {
+			r.addItem("guests.authorized_keys", i, "%s", fileError(file, err))
+			continue
+		}
+		for _, w := range keys.Warnings() {
+			r.warn(r.whereItem("guests.authorized_keys", i), "guests.authorized_keys", w)
+		}
+		any = append(any, keys)
+	}
+	var names []string
+	for _, s := range c.Guests.Permissions {
+		if name, err := parsePermission(s); err == nil {
+			names = append(names, name)
+		}
+	}
+	return narrowed{any, names}
+}
+
+// loadAuthorizedKeys refuses what sshd refuses: a file that others can write
+// their own key into.
+func loadAuthorizedKeys(file string) (*auth.AuthorizedKeys, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o022 != 0 {
+		return nil, &fs.PathError{Op: "read", Path: file, Err: errors.New("others can add a key of theirs to it: run chmod go-w " + file)}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxAuthorizedKeys+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxAuthorizedKeys {
+		return nil, &fs.PathError{Op: "read", Path: file, Err: errors.New("it is larger than 16 MiB")}
+	}
+	return auth.ParseAuthorizedKeys(file, data)
+}
+
+const maxAuthorizedKeys = 16 << 20
+
+// narrowed is an Authorizer that grants at most some permissions.
+type narrowed struct {
+	auth.Authorizer
+	names []string
+}
+
+// noTouchRequired is an option of security keys that permits nothing, so that
+// narrowing has to leave it alone.
+const noTouchRequired = "no-touch-required"
+
+// Authorize asks the Authorizer below, and takes away what is not allowed here.
+func (n narrowed) Authorize(ctx context.Context, id auth.Identity, task auth.Task) (*ssh.Permissions, error) {
+	p, err := n.Authorizer.Authorize(ctx, id, task)
+	if err != nil {
+		return nil, err
+	}
+	most := &ssh.Permissions{Extensions: map[string]string{noTouchRequired: ""}}
+	for _, name := range n.names {
+		most.Extensions[name] = ""
+	}
+	return auth.Intersect(p, most), nil
+}
