@@ -9,13 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/crypto/ssh"
 )
-
-// maxIdentityName bounds the name that a key's comment gives its owner.
-const maxIdentityName = 128
 
 // AuthorizedKeys is an authorized_keys file (sshd(8)), read once: an [Authorizer] that lets the keys it lists into
 // every task, each with what its options leave of [DefaultPermissions]. A guest is named after the comment of the key,
@@ -61,7 +57,7 @@ func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
 		where := fmt.Sprintf("%s:%d", name, number)
 		entry, err := parseAuthorizedKey(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", where, err))
+			errs = append(errs, fmt.Errorf("%s: %w", where, plain(err)))
 			continue
 		}
 		entry.where = where
@@ -130,24 +126,10 @@ func (k *authorizedKey) permissions() *ssh.Permissions {
 }
 
 func (k *authorizedKey) name() string {
-	if name := printable(k.comment); name != "" {
+	if name := identityName(k.comment); name != "" {
 		return name
 	}
 	return ssh.FingerprintSHA256(k.key)
-}
-
-// printable makes a name for logs and certificates of what somebody wrote behind a key.
-func printable(s string) string {
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s))
-	for len(s) > maxIdentityName {
-		s = s[:strings.LastIndexFunc(s, func(rune) bool { return true })]
-	}
-	return s
 }
 
 // parseAuthorizedKey reads one line: [options] type base64 [comment].

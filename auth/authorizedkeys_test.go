@@ -481,7 +481,8 @@ func FuzzParseAuthorizedKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := ParseAuthorizedKeys("f", data)
 		if err != nil {
-			for _, l := range strings.Split(err.Error(), "\n") {
+			for l := range strings.SplitSeq(err.Error(), "\n") {
+				checkText(t, errors.New(l))
 				if !strings.HasPrefix(l, "f:") {
 					t.Fatalf("an error without a line: %q", err)
 				}

@@ -49,9 +49,9 @@ func newGuestCertificate(id Identity, task TaskID, p *ssh.Permissions, now time.
 	if err := usable(p); err != nil {
 		return nil, err
 	}
-	name := printable(id.Name)
+	name := identityName(id.Name)
 	if name == "" {
-		name = printable(IdentityName(p))
+		name = identityName(IdentityName(p))
 	}
 	if name == "" {
 		return nil, errors.New("the identity has no name")
@@ -101,10 +101,10 @@ func CheckGuestCertificate(raw []byte, ca ssh.PublicKey, task TaskID, remote net
 	}
 	cert, err := parseGuestCertificate(raw)
 	if err != nil {
-		return nil, denied("guest certificate: %v", err)
+		return nil, denied("guest certificate: %v", plain(err))
 	}
 	if err := checkGuestCertificate(cert, ca, task, remote, now); err != nil {
-		return nil, denied("guest certificate: %v", err)
+		return nil, denied("guest certificate: %v", plain(err))
 	}
 	return guestPermissions(cert), nil
 }
@@ -133,9 +133,9 @@ func checkGuestCertificate(cert *ssh.Certificate, ca ssh.PublicKey, task TaskID,
 	}
 	// CheckCert takes a certificate without principals for one that is good for any.
 	if len(cert.ValidPrincipals) != 1 || cert.ValidPrincipals[0] != string(task) || task == "" {
-		return fmt.Errorf("it is for %.64q, not for task %q", cert.ValidPrincipals, task)
+		return fmt.Errorf("it is not for task %q, but for %.64q", task, cert.ValidPrincipals)
 	}
-	if printable(cert.KeyId) != cert.KeyId || cert.KeyId == "" {
+	if identityName(cert.KeyId) != cert.KeyId || cert.KeyId == "" {
 		return errors.New("its key ID is no name of an identity")
 	}
 	checker := ssh.CertChecker{

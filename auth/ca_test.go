@@ -218,6 +218,8 @@ func TestGuestCertificateIsRefused(t *testing.T) {
 		"altered":                   {altered.Marshal(), "signature"},
 		"unsigned":                  {unsigned.Marshal(), "signature"},
 		"signed by a certificate":   {nested.Marshal(), "invalid for certificates"},
+		"a type of two lines":       {ssh.Marshal(struct{ Type string }{"a\nlevel=ERROR" + strings.Repeat("x", 1000)}), "unknown key algorithm"},
+		"for very many tasks":       {forge(t, ca, func(c *ssh.Certificate) { c.ValidPrincipals = strings.Split(strings.Repeat("x,", 500), ",") }), "not for task"},
 		"a host certificate":        {forge(t, ca, func(c *ssh.Certificate) { c.CertType = ssh.HostCert }), "certificate type is 2"},
 		"neither user nor host":     {forge(t, ca, func(c *ssh.Certificate) { c.CertType = 0 }), "certificate type is 0"},
 		"for anybody":               {forge(t, ca, func(c *ssh.Certificate) { c.ValidPrincipals = nil }), "not for task"},
@@ -232,7 +234,9 @@ func TestGuestCertificateIsRefused(t *testing.T) {
 		p, err := CheckGuestCertificate(c.raw, ca.PublicKey(), someTask, someAddr, noon)
 		if !errors.Is(err, ErrDenied) || p != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v, want ErrDenied and %q", what, p, err, c.want)
+			continue
 		}
+		checkText(t, err)
 	}
 	raw := good.Marshal()
 	if _, err := CheckGuestCertificate(raw, nil, someTask, someAddr, noon); !errors.Is(err, ErrDenied) {
@@ -382,6 +386,7 @@ func FuzzCheckGuestCertificate(f *testing.F) {
 func checkFuzzed(t *testing.T, ca ssh.Signer, raw []byte) {
 	p, err := CheckGuestCertificate(raw, ca.PublicKey(), someTask, someAddr, noon)
 	if err != nil {
+		checkText(t, err)
 		if !errors.Is(err, ErrDenied) || p != nil {
 			t.Fatalf("%v, %v", p, err)
 		}

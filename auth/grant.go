@@ -47,7 +47,7 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 func (g *Grant) UnmarshalJSON(data []byte) error {
 	var members map[string]strict.RawMessage
 	if err := strict.Unmarshal(data, &members); err != nil {
-		return fmt.Errorf("grant: %w", err)
+		return fmt.Errorf("grant: %w", plain(err))
 	}
 	for name := range members {
 		if !slices.Contains(grantMembers, name) {
@@ -59,7 +59,7 @@ func (g *Grant) UnmarshalJSON(data []byte) error {
 	for name, into := range map[string]any{"authorized_keys": &read.AuthorizedKeys, "permissions": &read.Permissions, "until": &until} {
 		if raw, ok := members[name]; ok {
 			if err := strict.Unmarshal(raw, into); err != nil {
-				return fmt.Errorf("grant: %s: %w", name, err)
+				return fmt.Errorf("grant: %s: %w", name, plain(err))
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
@@ -99,3 +100,11 @@ func parsePublicKey(t testing.TB, data []byte) ssh.PublicKey {
 }
 
 func from(addr string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(addr), 50000) }
+
+// checkText fails when an error would not fit on one line of a log, or could play tricks on a terminal.
+func checkText(t testing.TB, err error) {
+	t.Helper()
+	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("error text %.1000q", s)
+	}
+}

@@ -110,7 +110,7 @@ func parseJWS(raw string, limit int, algorithms []jose.SignatureAlgorithm, types
 		return nil, fmt.Errorf("it is signed with algorithm %.16q, accepted is %q", unexpected.Got, algorithms)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("its header cannot be read: %.200w", err)
+		return nil, fmt.Errorf("its header cannot be read: %w", err)
 	}
 	return jws, checkHeader(jws.Signatures[0].Header, types)
 }
@@ -154,7 +154,7 @@ func verify(jws *jose.JSONWebSignature, keys []any) ([]byte, error) {
 // readClaims decodes claims, duplicate names being an error.
 func readClaims(payload []byte, into any) error {
 	if err := strict.Unmarshal(payload, into); err != nil {
-		return fmt.Errorf("its claims cannot be read: %.200w", err)
+		return fmt.Errorf("its claims cannot be read: %w", err)
 	}
 	return nil
 }

@@ -96,15 +96,15 @@ func (c *renewalClaims) renewal() (*Renewal, error) {
 func VerifyRenewal(keys []ed25519.PublicKey, raw string, now time.Time) (*Renewal, error) {
 	claims, err := verifyRenewalClaims(keys, raw)
 	if err != nil {
-		return nil, fmt.Errorf("renewal: %w: %w", ErrTokenInvalid, err)
+		return nil, fmt.Errorf("renewal: %w", invalid(err))
 	}
 	r, err := claims.renewal()
 	if err != nil {
-		return nil, fmt.Errorf("renewal: %w: %w", ErrTokenInvalid, err)
+		return nil, fmt.Errorf("renewal: %w", invalid(err))
 	}
 	expires, err := claimTime("exp", claims.Expires)
 	if err != nil {
-		return nil, fmt.Errorf("renewal: %w: %w", ErrTokenInvalid, err)
+		return nil, fmt.Errorf("renewal: %w", invalid(err))
 	}
 	if !now.Before(expires) {
 		return nil, fmt.Errorf("renewal: %w: at %s: task %q needs a new token", ErrTokenExpired, stamp(expires), r.Task)

@@ -20,6 +20,9 @@ var (
 	ErrTokenInvalid = errors.New("token is not valid")
 )
 
+// invalid makes the refusal of a token that is not valid.
+func invalid(err error) error { return fmt.Errorf("%w: %w", ErrTokenInvalid, plain(err)) }
+
 // DefaultAudience is the audience of host tokens unless another is configured.
 const DefaultAudience = "stagedoor"
 
@@ -179,18 +182,18 @@ func (v *TokenVerifier) algorithms() (algorithms []jose.SignatureAlgorithm, err 
 func (v *TokenVerifier) Verify(raw string) (*Token, error) {
 	algorithms, err := v.algorithms()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	claims, err := v.verifyClaims(raw, algorithms)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	t, err := claims.token()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	if t.Audience, err = v.checkAudience(claims.Audience); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	if err := v.checkTimes(t); err != nil {
 		return nil, err
@@ -217,7 +220,7 @@ func (v *TokenVerifier) checkAudience(audience jwt.Audience) (string, error) {
 		want = DefaultAudience
 	}
 	if !audience.Contains(want) {
-		return "", fmt.Errorf("it is meant for %.200q (claim aud), this gateway is %q", []string(audience), want)
+		return "", fmt.Errorf("claim aud does not name this gateway (%q), but %.200q", want, []string(audience))
 	}
 	return want, nil
 }
@@ -253,15 +256,15 @@ func DecodeToken(raw string) (*Token, error) {
 	algorithms := []jose.SignatureAlgorithm{jose.EdDSA, jose.HS256, jose.ES256, jose.RS256}
 	jws, err := parseJWS(raw, MaxTokenSize, algorithms, hostTokenTypes...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	var claims tokenClaims
 	if err := readClaims(jws.UnsafePayloadWithoutVerification(), &claims); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	t, err := claims.token()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
+		return nil, invalid(err)
 	}
 	return t, nil
 }
