@@ -29,6 +29,8 @@ type lab struct {
 	user string
 	key  ssh.Signer
 
+	logLevel string // of clients
+
 	sshd    net.Listener
 	gateway net.Listener
 
@@ -61,7 +63,7 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	l := &lab{t: t, dir: dir, user: u.Username, conns: make(map[net.Conn]struct{})}
+	l := &lab{t: t, dir: dir, user: u.Username, logLevel: "ERROR", conns: make(map[net.Conn]struct{})}
 	l.configure()
 	l.sshd, l.gateway = l.listen(l.serveSSHD), l.listen(l.serveGateway)
 	t.Cleanup(l.close)
@@ -83,6 +85,7 @@ PrintMotd no
 PrintLastLog no
 MaxSessions 500
 AcceptEnv STAGE_*
+SetEnv HOME=%[1]s
 AllowTcpForwarding yes
 AllowStreamLocalForwarding yes
 PermitTunnel no
@@ -217,10 +220,10 @@ func (l *lab) options(way string) []string {
 		addr = l.gateway.Addr()
 	}
 	_, port, _ := net.SplitHostPort(addr.String())
-	return []string{"-F", "none", "-o", "Port=" + port, "-o", "User=" + l.user,
+	return []string{"-F", "none", "-o", "LogLevel=" + l.logLevel, "-o", "Port=" + port, "-o", "User=" + l.user,
 		"-o", "IdentityFile=" + filepath.Join(l.dir, "guest_key"), "-o", "IdentitiesOnly=yes",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-o", "LogLevel=ERROR", "-o", "BatchMode=yes"}
+		"-o", "BatchMode=yes"}
 }
 
 const hostName = "127.0.0.1"
