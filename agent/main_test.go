@@ -113,7 +113,7 @@ func newTestHost(t *testing.T, change func(*Server)) *testHost {
 		HostKey:    hostKey,
 		Shell:      "/bin/bash",
 		PlainShell: true,
-		Env:        append(os.Environ(), "STAGEDOOR_TOKEN=secret", "HISTFILE="),
+		Env:        append(os.Environ(), "STAGEDOOR_TOKEN=secret", "HOME="+h.home, "TESTHOST="+h.home),
 		Dir:        h.dir,
 		Grant:      &auth.Grant{AuthorizedKeys: []string{string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(guest.PublicKey()))) + " alice"}},
 		SessionEnd: h.events.end,
@@ -260,3 +260,42 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // runAsHelper lets the test binary be a program of its own.
 func runAsHelper() bool { return false }
+
+// start begins a command; the function it returns waits for its result.
+func start(t *testing.T, cmd *exec.Cmd) func(*testing.T) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	must(t, cmd.Start())
+	return func(t *testing.T) result {
+		t.Helper()
+		cmd.Wait()
+		return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	}
+}
+
+// master opens a connection that the clients after it share.
+func (h *testHost) master() {
+	h.t.Helper()
+	cmd := h.client("ssh", "-M", "-N", "task")
+	must(h.t, cmd.Start())
+	h.t.Cleanup(func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() })
+	eventually(h.t, "the master's socket", func() bool { _, err := os.Stat(h.path("ctl")); return err == nil })
+}
+
+// pid reads a number from a file of the task, once it is there.
+func (h *testHost) pid(name string) (pid int) {
+	h.t.Helper()
+	eventually(h.t, "a pid in "+name, func() bool {
+		b, _ := os.ReadFile(filepath.Join(h.dir, name))
+		n, _ := fmt.Sscan(string(b), &pid)
+		return n == 1 && bytes.HasSuffix(b, []byte("\n"))
+	})
+	return pid
+}
+
+// alive tells whether a process runs. A zombie does not.
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.Contains(b[bytes.LastIndexByte(b, ')'):], []byte(" Z "))
+}

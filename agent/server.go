@@ -311,7 +311,6 @@ func (s *Server) touch() { s.lastActivity.Store(time.Now().UnixNano()) }
 
 func (s *Server) sessionStarted(log *slog.Logger, info SessionInfo) {
 	s.touch()
-	s.sessions.Add(1)
 	log.Info("session started", "kind", info.Kind, "pty", info.PTY)
 	if s.SessionStart != nil {
 		s.SessionStart(info)

@@ -46,10 +46,10 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 		return s.runner(p, s.runSFTP), nil
 	}
 	c, notice := s.command(p)
-	proc, err := startProcess(c)
-	if err != nil {
-		s.guest.logger().Warn("program not started", "shell", c.path, "error", err)
-		return s.runner(p, func() exit { return s.fail(err) }), nil
+	proc, failure := startProcess(c)
+	if failure != nil {
+		s.guest.logger().Warn("program not started", "shell", c.path, "dir", c.dir, "error", failure)
+		return s.runner(p, func() exit { return s.fail(c, failure) }), nil
 	}
 	s.proc = proc
 	return s.runner(p, func() exit { return s.runProcess(proc, notice) }), nil
@@ -159,8 +159,9 @@ func addrAndPort(a netip.AddrPort) string {
 
 // runner wraps what runs with the calls of SessionStart and SessionEnd, and ends the channel with its exit.
 func (s *session) runner(p plan, run func() exit) func() {
+	srv := s.guest.server
+	srv.sessions.Add(1)
 	return func() {
-		srv := s.guest.server
 		info := SessionInfo{
 			Identity:   s.guest.identity(),
 			Remote:     s.guest.remoteText(),
@@ -189,8 +190,11 @@ func (s *session) finish(e exit) {
 	s.ch.Close()
 }
 
-// fail tells the guest why nothing runs.
-func (s *session) fail(err error) exit {
+// fail tells the guest why nothing runs. The system names the program even when it is the directory that it did not find.
+func (s *session) fail(c command, err error) exit {
+	if !isDir(c.dir) {
+		err = fmt.Errorf("the task's directory %s is not there", c.dir)
+	}
 	fmt.Fprintf(s.ch.Stderr(), "stagedoor: %v\r\n", err)
 	return exit{status: 1}
 }
