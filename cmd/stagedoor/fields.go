@@ -60,6 +60,24 @@ func kindName(t reflect.Type) string {
 	return "text"
 }
 
+// show writes the value of a setting as one would in the file.
+func show(v any) string {
+	switch v := v.(type) {
+	case []string:
+		return strings.Join(v, ",")
+	case time.Duration:
+		s := v.String() // 24h0m0s
+		if v%time.Minute == 0 && v != 0 {
+			s = strings.TrimSuffix(s, "0s")
+		}
+		if v%time.Hour == 0 && v != 0 {
+			s = strings.TrimSuffix(s, "0m")
+		}
+		return s
+	}
+	return fmt.Sprint(v)
+}
+
 // parse reads the text of a setting into its type. Text from outside the file
 // writes lists with commas.
 func parse(t reflect.Type, raw any) (reflect.Value, error) {

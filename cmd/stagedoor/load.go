@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -27,14 +26,30 @@ func addConfigFlags(flags *pflag.FlagSet, pick func(key string) bool) {
 		if !pick(f.Key) {
 			continue
 		}
-		usage := fmt.Sprintf("%s (`%s`)", f.Help, kindName(f.Value.Type()))
-		usage = strings.Replace(usage, " (`text`)", "", 1)
-		if list, ok := f.Value.Interface().([]string); ok {
-			flags.StringSlice(f.Flag(), list, usage)
-			continue
-		}
-		flags.String(f.Flag(), fmt.Sprint(f.Value.Interface()), usage)
+		flags.Var(&settingFlag{kind: kindName(f.Value.Type()), text: show(f.Value.Interface())}, f.Flag(), f.Help)
 	}
+}
+
+// settingFlag takes any text, which load reads later, so that mistakes in flags
+// are told along with all others.
+type settingFlag struct {
+	kind, text string
+	given      bool
+}
+
+// Type is the word for the value in the help.
+func (f *settingFlag) Type() string { return f.kind }
+
+// String returns the text.
+func (f *settingFlag) String() string { return f.text }
+
+// Set takes a text. A list may be given in several flags.
+func (f *settingFlag) Set(s string) error {
+	if f.kind == "list" && f.given {
+		s = f.text + "," + s
+	}
+	f.text, f.given = s, true
+	return nil
 }
 
 // load reads the settings: flags before environment before file before defaults.

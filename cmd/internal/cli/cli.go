@@ -50,6 +50,7 @@ func UsageError(format string, args ...any) error {
 func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetUsageFunc(usage)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return wrong(cmd, err) })
 	root.Args, root.RunE = cobra.ArbitraryArgs, runRoot
 	for _, cmd := range root.Commands() {
