@@ -4,7 +4,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X github.com/stagedoor/stagedoor/cmd/internal/version.Version=$(VERSION)
+LDFLAGS  = -s -w -X github.com/stagedoor/stagedoor/cmd/internal/version.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0

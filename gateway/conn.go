@@ -31,15 +31,15 @@ func (s *Server) enter(c net.Conn) (*conn, bool) {
 	}
 	in := &conn{Conn: c, id: newID(), remote: remote}
 	in.lastRead.Store(time.Now().UnixNano())
-	s.mu.Lock()
-	s.pending[in] = struct{}{}
-	s.mu.Unlock()
 	in.leave = func() {
 		leave()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.pending, in)
 	}
+	s.mu.Lock()
+	s.pending[in] = struct{}{}
+	s.mu.Unlock()
 	if s.ctx.Err() != nil { // Close may have looked at pending before we were in it
 		in.Close()
 		return nil, false

@@ -36,6 +36,7 @@ func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	if err != nil {
 		return splice.Conn{}, err
 	}
+	stream = s.wires.Wrap(stream)
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
 	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, s.version))
@@ -66,46 +67,46 @@ func hostClientConfig(task auth.TaskID, hostKey ssh.PublicKey, version string) *
 }
 
 // dialTask opens a stream to a task's host, waiting until ctx ends for one that
-// is dialling again. It is the one place that knows where hosts are.
+// is dialling again. It is the one place that knows where hosts are. Its errors
+// are made for the guest.
 func (s *Server) dialTask(ctx context.Context, task auth.TaskID, h tunnel.StreamHeader) (net.Conn, registration, error) {
-	absent := fmt.Errorf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", task)
-	t, reg, known := s.tunnelOf(string(task))
-	if !known {
-		return nil, reg, absent
-	}
-	if t == nil {
-		if !s.awaitHost(ctx, string(task)) {
-			return nil, reg, fmt.Errorf("the host of task %s has lost its connection and did not come back in time: try again in a moment", task)
+	for {
+		t, reg, err := s.awaitTunnel(ctx, task)
+		if err != nil {
+			return nil, reg, err
 		}
-		if t, reg, _ = s.tunnelOf(string(task)); t == nil {
-			return nil, reg, absent
+		if reg.endToEndOnly && h.Mode == tunnel.ModeSpliced {
+			return nil, reg, fmt.Errorf("task %s takes end-to-end connections only: use ssh -J with this gateway as the jump host", task)
+		}
+		c, err := t.Dial(ctx, h)
+		switch {
+		case errors.Is(err, tunnel.ErrClosed):
+			s.lost(string(task), t)
+		case errors.Is(err, tunnel.ErrTooManyStreams):
+			return nil, reg, fmt.Errorf("task %s serves as many connections as it may: close one of yours and try again", task)
+		case err != nil:
+			return nil, reg, fmt.Errorf("the host of task %s cannot be reached: %w", task, err)
+		default:
+			return c, reg, nil
 		}
 	}
-	if reg.endToEndOnly && h.Mode == tunnel.ModeSpliced {
-		return nil, reg, fmt.Errorf("task %s takes end-to-end connections only: use ssh -J with this gateway as the jump host", task)
-	}
-	c, err := t.Dial(ctx, h)
-	switch {
-	case errors.Is(err, tunnel.ErrTooManyStreams):
-		return nil, reg, fmt.Errorf("task %s serves as many connections as it may: close one of yours and try again", task)
-	case err != nil:
-		return nil, reg, fmt.Errorf("the host of task %s cannot be reached: %w", task, err)
-	}
-	return c, reg, nil
 }
 
-// awaitHost reports whether the task's host registered before ctx ended.
-func (s *Server) awaitHost(ctx context.Context, task string) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	states, err := s.registry.Watch(ctx, task)
-	if err != nil {
-		return false
-	}
-	for state := range states {
-		if state.Registered {
-			return true
+// awaitTunnel returns the tunnel to a task's host, waiting until ctx ends for
+// one that was lost to come back.
+func (s *Server) awaitTunnel(ctx context.Context, task auth.TaskID) (*tunnel.Tunnel, registration, error) {
+	for {
+		t, reg, arrived := s.tunnelOf(string(task))
+		switch {
+		case t != nil:
+			return t, reg, nil
+		case arrived == nil:
+			return nil, reg, fmt.Errorf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", task)
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return nil, reg, fmt.Errorf("the host of task %s has lost its connection and did not come back in time: try again in a moment", task)
 		}
 	}
-	return false
 }

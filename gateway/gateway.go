@@ -58,6 +58,7 @@ type Server struct {
 	settings atomic.Pointer[Settings]
 	throttle *throttle
 	budget   *splice.Budget
+	wires    splice.Wires
 	metrics  *metrics
 	web      *http.Server
 	webConns *connQueue
@@ -258,19 +259,34 @@ func (s *Server) Close() error {
 	return err
 }
 
+// closeConns closes what is open, and lets nothing new in.
 func (s *Server) closeConns() {
+	for _, end := range s.shut() {
+		end()
+	}
+}
+
+// shut returns what ends each connection: they are to be called without s.mu,
+// which a connection that closes takes.
+func (s *Server) shut() (ends []func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	for c := range s.pending {
-		c.Close()
+		ends = append(ends, func() { c.Close() })
 	}
 	for g := range s.guests {
-		g.close("the gateway closed")
+		ends = append(ends, func() { g.close("the gateway closed") })
 	}
 	for _, h := range s.hosts {
-		h.closeTunnels()
+		if h.forget != nil {
+			h.forget.Stop()
+		}
+		for t := range h.tunnels {
+			ends = append(ends, func() { t.Close() })
+		}
 	}
+	return ends
 }
 
 func (s *Server) stopListening() {

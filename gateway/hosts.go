@@ -31,6 +31,7 @@ const (
 type host struct {
 	registration
 	current *tunnel.Tunnel // nil while the agent is dialling again
+	arrived chan struct{}  // closed when current is set
 	tunnels map[*tunnel.Tunnel]struct{}
 	forget  *time.Timer // runs while there is no tunnel
 }
@@ -49,42 +50,71 @@ type registration struct {
 // serveTunnel speaks with an agent on nc until its tunnel ends. binding is what
 // the agent signs to prove its key, nil for TLS of our own. It closes nc.
 func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
-	settings := s.settings.Load()
-	log := s.log.With("conn", c.id, "remote", c.remote.String())
-	var claim registry.Claim
-	var reg registration
-	admit := func(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello) (tunnel.Welcome, error) {
-		var err error
-		reg, err = s.judge(settings, h)
-		if err != nil {
-			return tunnel.Welcome{}, err
-		}
-		if claim, err = s.claim(ctx, settings, reg, t); err != nil {
-			return tunnel.Welcome{}, err
-		}
-		return s.welcomeHost(settings, reg)
-	}
+	a := &admission{s: s, settings: s.settings.Load(), conn: c}
+	a.log = s.log.With("conn", c.id, "remote", c.remote.String())
 	t, err := tunnel.Accept(s.ctx, nc, &tunnel.AcceptOptions{
 		Binding:      binding,
-		MaxStreams:   settings.Limits.StreamsPerTunnel,
-		HelloTimeout: settings.Limits.HandshakeTimeout,
-		Logger:       log,
-	}, admit)
-	if claim != nil {
-		defer s.unregister(reg, claim, t)
-	}
-	if err != nil {
-		s.hostRefused(log, err)
+		MaxStreams:   a.settings.Limits.StreamsPerTunnel,
+		HelloTimeout: a.settings.Limits.HandshakeTimeout,
+		Logger:       a.log,
+	}, a.admit)
+	if a.claim == nil {
+		s.hostRefused(a.log, err)
 		return
 	}
-	defer t.Close()
-	c.leave()
-	defer s.throttle.trust(sourceOf(c.remote.Addr()))()
-	log = log.With("task", string(reg.task))
-	s.metrics.registrations.WithLabelValues("ok").Inc()
-	log.Info("host registered", "host_key", ssh.FingerprintSHA256(reg.hostKey), "labels", t.Hello().Labels)
-	s.keepTunnel(log, settings, t, reg, claim)
-	log.Info("tunnel ended", "reason", t.Err())
+	defer a.end()
+	if err == nil { // else the agent went before it was welcomed
+		defer t.Close()
+		s.keepTunnel(a.log, t, a.reg, a.claim)
+		err = t.Err()
+	}
+	a.log.Info("tunnel ended", "reason", err)
+}
+
+// admission is the registration of one tunnel. Once the agent is admitted it
+// has a claim, to be given back by end.
+type admission struct {
+	s        *Server
+	settings *Settings
+	conn     *conn
+	log      *slog.Logger
+
+	reg      registration
+	claim    registry.Claim
+	tunnel   *tunnel.Tunnel
+	distrust func()
+}
+
+// admit judges an agent, claims its task and publishes its tunnel.
+func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello) (_ tunnel.Welcome, err error) {
+	if a.reg, err = a.s.judge(a.settings, h); err != nil {
+		return tunnel.Welcome{}, err
+	}
+	welcome, err := welcomeHost(a.settings, a.reg)
+	if err != nil {
+		return tunnel.Welcome{}, err
+	}
+	if a.claim, err = a.s.claim(ctx, a.settings, a.reg); err != nil {
+		return tunnel.Welcome{}, err
+	}
+	a.tunnel = t
+	a.conn.leave()
+	a.distrust = a.s.throttle.trust(sourceOf(a.conn.remote.Addr()))
+	a.s.publish(a.reg, t)
+	a.s.metrics.registrations.WithLabelValues("ok").Inc()
+	a.log = a.log.With("task", string(a.reg.task))
+	a.log.Info("host registered", "host_key", ssh.FingerprintSHA256(a.reg.hostKey), "labels", h.Labels)
+	return welcome, nil
+}
+
+// end gives back what admit took. The task is remembered for a while, so that
+// its guests can sign in until the agent has dialled again.
+func (a *admission) end() {
+	a.distrust()
+	if err := a.claim.Release(); err != nil {
+		a.log.Error("cannot release a claim", "error", err)
+	}
+	a.s.unpublish(a.reg, a.tunnel)
 }
 
 func (s *Server) hostRefused(log *slog.Logger, err error) {
@@ -149,9 +179,8 @@ func refusalFor(err error) *tunnel.Refusal {
 	return &tunnel.Refusal{Code: code, Message: err.Error()}
 }
 
-// claim takes the task in the registry and publishes the tunnel, so that a guest
-// who acts on the agent's first line of output finds it.
-func (s *Server) claim(ctx context.Context, settings *Settings, reg registration, t *tunnel.Tunnel) (registry.Claim, error) {
+// claim takes the task in the registry.
+func (s *Server) claim(ctx context.Context, settings *Settings, reg registration) (registry.Claim, error) {
 	task := string(reg.task)
 	if n := s.tunnelsOf(task); n >= settings.Limits.TunnelsPerTask {
 		return nil, &tunnel.Refusal{Code: tunnel.CodeLimit, Retry: true,
@@ -166,11 +195,10 @@ func (s *Server) claim(ctx context.Context, settings *Settings, reg registration
 	case err != nil:
 		return nil, fmt.Errorf("claim task %q: %w", task, err)
 	}
-	s.publish(reg, t)
 	return claim, nil
 }
 
-func (s *Server) welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
+func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
 	renewal, err := auth.MintRenewal(settings.RenewalKey, auth.Renewal{
 		Task: reg.task, AgentKey: reg.agentKey, IssuedAt: reg.generation, Deadline: reg.deadline, Grant: *reg.grant,
 	})
@@ -188,7 +216,7 @@ func (s *Server) welcomeHost(settings *Settings, reg registration) (tunnel.Welco
 
 // keepTunnel returns when the tunnel has ended, was replaced, or is past its
 // deadline.
-func (s *Server) keepTunnel(log *slog.Logger, settings *Settings, t *tunnel.Tunnel, reg registration, claim registry.Claim) {
+func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration, claim registry.Claim) {
 	var over <-chan time.Time
 	if !reg.deadline.IsZero() {
 		timer := time.NewTimer(time.Until(reg.deadline))
@@ -200,9 +228,10 @@ func (s *Server) keepTunnel(log *slog.Logger, settings *Settings, t *tunnel.Tunn
 		select {
 		case <-t.Done():
 			return
+		case <-s.ctx.Done():
+			return
 		case <-over:
-			log.Info("the task's deadline has come")
-			s.tell(t, tunnel.Message{Type: tunnel.TypeDeadline, Reason: "the task's deadline has come"})
+			log.Info("the task's deadline has come") // the agent learns it when it dials again
 			return
 		case <-claim.Lost():
 			s.retire(log, t, reg)
@@ -258,13 +287,15 @@ func (s *Server) tellHosts(m tunnel.Message) {
 	}
 }
 
-// publish makes t the tunnel that new guests of the task use.
+// publish makes t the tunnel that new guests of the task use. It happens before
+// the agent is welcomed, so that a guest who acts on the agent's first line of
+// output finds it.
 func (s *Server) publish(reg registration, t *tunnel.Tunnel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.hosts[string(reg.task)]
 	if h == nil {
-		h = &host{tunnels: make(map[*tunnel.Tunnel]struct{})}
+		h = &host{tunnels: make(map[*tunnel.Tunnel]struct{}), arrived: make(chan struct{})}
 		s.hosts[string(reg.task)] = h
 	}
 	if h.forget != nil {
@@ -272,30 +303,27 @@ func (s *Server) publish(reg registration, t *tunnel.Tunnel) {
 		h.forget = nil
 	}
 	h.registration = reg
+	if h.current == nil {
+		close(h.arrived)
+	}
 	h.current = t
 	h.tunnels[t] = struct{}{}
 }
 
-// unregister gives back the claim of a tunnel that has ended. The task is
-// remembered for a while, so that its guests can sign in until the agent has
-// dialled again.
-func (s *Server) unregister(reg registration, claim registry.Claim, t *tunnel.Tunnel) {
-	if err := claim.Release(); err != nil {
-		s.log.Error("cannot release a claim", "task", string(reg.task), "error", err)
-	}
+// unpublish forgets a tunnel that has ended, and the task itself when none has
+// come after a while.
+func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 	task := string(reg.task)
 	grace := s.settings.Load().Limits.HostGrace
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.hosts[task]
 	delete(h.tunnels, t)
-	if h.current == t {
-		h.current = nil
-	}
+	h.lose(t)
 	if len(h.tunnels) > 0 {
 		return
 	}
-	if s.ctx.Err() != nil || !reg.deadline.IsZero() && time.Now().After(reg.deadline) {
+	if s.closed || !reg.deadline.IsZero() && time.Now().After(reg.deadline) {
 		delete(s.hosts, task)
 		return
 	}
@@ -306,6 +334,24 @@ func (s *Server) unregister(reg registration, claim registry.Claim, t *tunnel.Tu
 			delete(s.hosts, task)
 		}
 	})
+}
+
+// lose makes guests wait for the next tunnel instead of using t. It is called
+// with Server.mu held.
+func (h *host) lose(t *tunnel.Tunnel) {
+	if t != nil && h.current == t {
+		h.current = nil
+		h.arrived = make(chan struct{})
+	}
+}
+
+// lost is for whoever finds out first that a tunnel has ended.
+func (s *Server) lost(task string, t *tunnel.Tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.hosts[task]; h != nil {
+		h.lose(t)
+	}
 }
 
 // grantOf is the grant of a task's host, nil when there is none.
@@ -319,15 +365,16 @@ func (s *Server) grantOf(task string) *auth.Grant {
 }
 
 // tunnelOf is the tunnel that new guests of a task use and what was registered
-// through it.
-func (s *Server) tunnelOf(task string) (*tunnel.Tunnel, registration, bool) {
+// through it. Without a tunnel, arrived is closed when one comes; without a
+// host it is nil.
+func (s *Server) tunnelOf(task string) (t *tunnel.Tunnel, reg registration, arrived <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.hosts[task]
 	if h == nil {
-		return nil, registration{}, false
+		return nil, registration{}, nil
 	}
-	return h.current, h.registration, true
+	return h.current, h.registration, h.arrived
 }
 
 func (s *Server) tunnelsOf(task string) int {
@@ -337,16 +384,6 @@ func (s *Server) tunnelsOf(task string) int {
 		return len(h.tunnels)
 	}
 	return 0
-}
-
-// closeTunnels is called with Server.mu held.
-func (h *host) closeTunnels() {
-	for t := range h.tunnels {
-		t.Close()
-	}
-	if h.forget != nil {
-		h.forget.Stop()
-	}
 }
 
 func (s *Server) tunnelCount() int {

@@ -123,7 +123,7 @@ func newRelay(t *testing.T, target string) *relay {
 			if err != nil {
 				return
 			}
-			go r.forward(c)
+			go r.forward(c, r.current())
 		}
 	}()
 	t.Cleanup(func() {
@@ -134,7 +134,7 @@ func newRelay(t *testing.T, target string) *relay {
 	return r
 }
 
-func (r *relay) forward(c net.Conn) {
+func (r *relay) forward(c net.Conn, stop <-chan struct{}) {
 	defer c.Close()
 	up, err := net.Dial("tcp", r.target)
 	if err != nil {
@@ -143,11 +143,11 @@ func (r *relay) forward(c net.Conn) {
 	defer up.Close()
 	go r.copy(up, c)
 	go r.copy(c, up)
-	<-r.current()
+	<-stop
 }
 
 // copy passes bytes on until the relay is frozen, from when on it swallows them.
-func (r *relay) copy(to io.Writer, from io.Reader) {
+func (r *relay) copy(to io.WriteCloser, from io.Reader) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
@@ -157,6 +157,7 @@ func (r *relay) copy(to io.Writer, from io.Reader) {
 		default:
 		}
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+			to.Close()
 			return
 		}
 	}

@@ -130,7 +130,7 @@ func TestChannelLimits(t *testing.T) {
 // disconnected, and its session on the host ends.
 func TestSilentGuestIsDropped(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) {
-		s.Limits.KeepaliveInterval = 100 * time.Millisecond
+		s.Limits.KeepaliveInterval = 500 * time.Millisecond
 		s.Limits.KeepaliveCount = 2
 	})
 	k := testenv.NewKey(t, w.dir, "alice")

@@ -170,7 +170,7 @@ func TestAuthTries(t *testing.T) {
 	for range 3 {
 		signers = append(signers, testenv.Signer(t))
 	}
-	if c, err := w.dial("task-1", ssh.PublicKeys(append(signers[:2], owner.Signer)...)); err != nil {
+	if c, err := w.dial("task-1", ssh.PublicKeys(signers[0], signers[1], owner.Signer)); err != nil {
 		t.Errorf("the third key was not taken: %v", err)
 	} else {
 		c.Close()
