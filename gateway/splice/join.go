@@ -61,8 +61,12 @@ type leg struct {
 	globals globals
 }
 
-func newJoin(guest, host Conn, h *Hooks) *join {
-	j := &join{limits: defaultLimits, abandoned: make(chan struct{}), ended: make(chan struct{})}
+func joinWith(guest, host Conn, h *Hooks, l limits) {
+	newJoin(guest, host, h, l).run()
+}
+
+func newJoin(guest, host Conn, h *Hooks, l limits) *join {
+	j := &join{limits: l, abandoned: make(chan struct{}), ended: make(chan struct{})}
 	if h != nil {
 		j.hooks = *h
 	}

@@ -32,14 +32,9 @@ func newLimitedRig(t testing.TB, h *Hooks, l limits) *rig {
 	var joined [2]Conn
 	r.guest, joined[Guest], r.gate[Guest] = connect(t, true)
 	r.host, joined[Host], r.gate[Host] = connect(t, false)
-	j := newJoin(joined[Guest], joined[Host], h)
-	j.limits = l
-	for _, leg := range j.legs {
-		leg.globals.init(l)
-	}
 	go func() {
 		defer close(r.done)
-		j.run()
+		joinWith(joined[Guest], joined[Host], h, l)
 	}()
 	t.Cleanup(r.close)
 	return r

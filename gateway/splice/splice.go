@@ -163,5 +163,5 @@ type ChannelHooks struct {
 // A connection whose x/crypto goroutines hang (see the package comment) delays
 // it by 10 s at most.
 func Join(guest, host Conn, h *Hooks) {
-	newJoin(guest, host, h).run()
+	joinWith(guest, host, h, defaultLimits)
 }
