@@ -91,6 +91,11 @@ func (c *Control) Send(ctx context.Context, m Message) error {
 	case <-ctx.Done():
 		return fmt.Errorf("send %s on the control stream: %w", m.Type, ctx.Err())
 	case <-c.session.done:
+	}
+	select { // the answer to m may have been the end
+	case err := <-o.result:
+		return err
+	default:
 		return c.session.closedError()
 	}
 }

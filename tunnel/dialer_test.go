@@ -194,7 +194,7 @@ func TestDialErrors(t *testing.T) {
 		"not a gateway": {plain(http.NotFound), nil, "404"},
 		"sent elsewhere": {plain(func(w http.ResponseWriter, r *http.Request) {
 			elsewhere.Store(r.URL.Path != WebSocketPath)
-			http.Redirect(w, r, "/other", 302)
+			http.Redirect(w, r, "/other", http.StatusFound)
 		}), nil, "302"},
 		"another socket":  {plain(func(w http.ResponseWriter, r *http.Request) { otherWebSocket(w, r) }), nil, "not a gateway's"},
 		"nobody at home":  {nil, func(d *Dialer) { d.Gateway = "127.0.0.1:1" }, "refused"},

@@ -222,9 +222,8 @@ func TestKeepEndsWhenReplaced(t *testing.T) {
 	for range 20 {
 		k := keep(t, newDialer(t, g.addr), serveEcho)
 		tun := g.next(t)
-		if err := tun.Control().Send(t.Context(), Message{Type: TypeReplaced, Reason: "by a newer one"}); err != nil {
-			t.Fatal(err)
-		}
+		// The error does not matter: the agent may have hung up already.
+		tun.Control().Send(t.Context(), Message{Type: TypeReplaced, Reason: "by a newer one"})
 		tun.Close()
 		err := await(t, "Keep", k.result)
 		if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != CodeReplaced || r.Message != "by a newer one" || r.Retry {

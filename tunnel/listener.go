@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"crypto/ed25519"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -57,9 +56,9 @@ func (l *Listener) introduce(h Hello, key ed25519.PrivateKey, binding []byte) er
 		return err
 	}
 	l.session.setControl(newControl(l.session, stream, l.handle))
-	if _, err := stream.Write(hello); err != nil {
-		return fmt.Errorf("send hello: %w", err)
-	}
+	// yamux fails a Write that was done by the time the session ended. As
+	// the answer may have come nevertheless, only reading it decides.
+	stream.Write(hello)
 	l.welcome, err = readReply(stream)
 	return err
 }

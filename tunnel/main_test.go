@@ -294,7 +294,6 @@ type forwarder struct {
 	conns   []net.Conn
 	swallow bool          // take bytes, pass none on: a half-open link
 	jam     chan struct{} // non-nil: read nothing more until it is closed
-	closed  bool
 }
 
 func startForwarder(t testing.TB, target string) *forwarder {
@@ -377,8 +376,7 @@ func (f *forwarder) setJam(on bool) {
 	}
 }
 
-// retarget makes new connections go elsewhere, and forwards them properly;
-// what was silent stays so, as its ends were forgotten.
+// cut closes all connections.
 func (f *forwarder) cut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
