@@ -198,7 +198,7 @@ func TestSampleOrderAndReport(t *testing.T) {
 	} {
 		s.add(v.contender, reading{v.figure, v.value})
 	}
-	entrants := []*entrant{{contender: &direct{called: baseline}}, {contender: stagedoor{}}}
+	entrants := []*entrant{{contender: &direct{called: baseline}}, {contender: &stagedoor{called: "stagedoor"}}}
 	r := newReport(&lab{ssh: "true"}, &options{size: 1 << 20, rounds: 2}, entrants, s)
 	if len(r.Results) != 4 || r.Results[1].Contender != "stagedoor" || r.Results[1].Figure != "download" {
 		t.Fatalf("results: %+v", r.Results)
@@ -220,7 +220,7 @@ func TestReportWithoutBaseline(t *testing.T) {
 	s := &samples{values: make(map[string]map[string][]float64)}
 	s.add("stagedoor", reading{figure{"download", "MiB/s", true}, 90})
 	s.add("stagedoor", reading{figure{"download cpu gateway", "s/GiB", false}, math.NaN()})
-	r := newReport(&lab{ssh: "true"}, &options{}, []*entrant{{contender: stagedoor{}}}, s)
+	r := newReport(&lab{ssh: "true"}, &options{}, []*entrant{{contender: &stagedoor{called: "stagedoor"}}}, s)
 	file := filepath.Join(t.TempDir(), "result.json")
 	if err := r.writeJSON(file); err != nil {
 		t.Fatal(err)

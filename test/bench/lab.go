@@ -46,11 +46,12 @@ func newLab(ctx context.Context, o *options, progress io.Writer) (*lab, error) {
 		return nil, err
 	}
 	l.dir = dir
-	if l.guest, err = l.newKey("guest"); err != nil {
+	l.guest, err = l.newKey("guest")
+	if err = errors.Join(err, os.Mkdir(l.home(), 0o700), ctx.Err()); err != nil {
 		l.close()
 		return nil, err
 	}
-	return l, ctx.Err()
+	return l, nil
 }
 
 func (l *lab) findPrograms() error {
@@ -108,6 +109,10 @@ func (l *lab) openLog(name string) (*os.File, error) {
 
 // path returns the name of a file in the lab's directory.
 func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// home is the home directory of every session on a host. It is empty: what the
+// user's ~/.bashrc does can take longer than all that is measured.
+func (l *lab) home() string { return l.path("home") }
 
 // write makes a file that only this user can read, and returns its path.
 func (l *lab) write(name, content string) (string, error) {

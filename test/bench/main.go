@@ -14,7 +14,7 @@
 //	stagedoor  ssh task@gateway: stagedoor gateway and stagedoor-agent, spliced
 //	reverse    ssh -R from the host to a jump sshd, ssh -J from the guest
 //
-// and the figures
+// (and, when asked for, stagedoor-gcm, with the cipher of sshd-gcm) and the figures
 //
 //	bulk       MiB/s of a command's output and input, and what they cost in CPU time
 //	echo       one byte to cat and back, over pipes and over a raw terminal,
@@ -92,7 +92,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender is measured")
 	fs.IntVar(&o.echoes, "echoes", 1000, "keystrokes of each echo measurement")
 	fs.IntVar(&o.connects, "connects", 5, "runs of `ssh TASK true` in a round")
-	fs.StringVar(&o.contenders, "contenders", strings.Join(contenderNames(), ","), "`names` of those to measure")
+	fs.StringVar(&o.contenders, "contenders", usualContenders, "`names` of those to measure")
 	fs.StringVar(&o.figures, "figures", strings.Join(measureNames(), ","), "`names` of what to measure")
 	fs.StringVar(&o.kex, "kex", "curve25519-sha256", "key exchange of every contender")
 	fs.StringVar(&o.json, "json", "", "also write the result to `file`")

@@ -29,8 +29,12 @@ func TestRun(t *testing.T) {
 	testenv.Need(t, "ssh")
 	testenv.Need(t, "sshd")
 	file := filepath.Join(t.TempDir(), "result.json")
+	var all []string
+	for _, c := range allContenders() {
+		all = append(all, c.name())
+	}
 	var table, progress strings.Builder
-	err := run(t.Context(), []string{"-rounds", "2", "-size", "1M", "-echoes", "5", "-connects", "1", "-json", file}, &table, &progress)
+	err := run(t.Context(), []string{"-contenders", strings.Join(all, ","), "-rounds", "2", "-size", "1M", "-echoes", "5", "-connects", "1", "-json", file}, &table, &progress)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
 	}

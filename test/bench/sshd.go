@@ -23,10 +23,14 @@ type direct struct {
 func (d *direct) name() string { return d.called }
 
 func (d *direct) about() string {
-	if d.cipher != "" {
-		return "OpenSSH sshd, called directly, with " + d.cipher
+	return "OpenSSH sshd, called directly" + with(d.cipher)
+}
+
+func with(cipher string) string {
+	if cipher == "" {
+		return ""
 	}
-	return "OpenSSH sshd, called directly"
+	return ", with " + cipher
 }
 
 func (d *direct) start(ctx context.Context, l *lab) (*route, error) {
@@ -135,6 +139,8 @@ func (l *lab) sshdConfig(name, address string) string {
 		"PasswordAuthentication no",
 		"KbdInteractiveAuthentication no",
 		"LogLevel ERROR",
+		"PermitUserRC no",
+		"SetEnv HOME=" + l.home(),
 		"PrintMotd no",
 		"PrintLastLog no",
 		"",

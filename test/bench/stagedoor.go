@@ -13,33 +13,41 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
 
 // stagedoor is what the bench is about: the real gateway and the real agent,
 // and ssh TASK@GATEWAY.
-type stagedoor struct{}
+type stagedoor struct {
+	called string
+	cipher string // that ssh insists on; empty: what it agrees upon with the gateway
+}
 
 const benchTask = "bench"
 
-func (stagedoor) name() string  { return "stagedoor" }
-func (stagedoor) about() string { return "Stagedoor: ssh task@gateway, spliced to the agent" }
+func (s *stagedoor) name() string { return s.called }
 
-func (s stagedoor) start(ctx context.Context, l *lab) (*route, error) {
+func (s *stagedoor) about() string {
+	return "Stagedoor: ssh task@gateway, spliced to the agent" + with(s.cipher)
+}
+
+func (s *stagedoor) start(ctx context.Context, l *lab) (*route, error) {
 	if err := l.build(ctx); err != nil {
 		return nil, err
 	}
-	g, err := l.startGateway(ctx)
+	g, err := l.startGateway(ctx, s.called)
 	if err != nil {
 		return nil, err
 	}
-	agent, err := l.startAgent(ctx, g)
+	agent, err := l.startAgent(ctx, s.called, g)
 	if err != nil {
 		return nil, err
 	}
 	return &route{
 		hops:    []hop{{benchTask, g.ssh}},
+		cipher:  s.cipher,
 		gateway: []*process{g.process},
 		host:    []*process{agent},
 	}, nil
@@ -67,8 +75,8 @@ type gateway struct {
 	certificate string // file that agents trust
 }
 
-func (l *lab) startGateway(ctx context.Context) (*gateway, error) {
-	g := &gateway{certificate: l.path("gateway.crt")}
+func (l *lab) startGateway(ctx context.Context, name string) (*gateway, error) {
+	g := &gateway{certificate: l.path(name + ".crt")}
 	var private string
 	for _, address := range []*string{&g.ssh, &g.https, &private} {
 		var err error
@@ -76,21 +84,21 @@ func (l *lab) startGateway(ctx context.Context) (*gateway, error) {
 			return nil, err
 		}
 	}
-	if err := l.writeCertificate("gateway.crt", "gateway.key"); err != nil {
+	if err := l.writeCertificate(name+".crt", name+".key"); err != nil {
 		return nil, err
 	}
 	var err error
-	g.config, err = l.write("gateway.yaml", strings.Join([]string{
-		"state_dir: " + l.path("gateway-state"),
+	g.config, err = l.write(name+".yaml", strings.Join([]string{
+		"state_dir: " + l.path(name+"-state"),
 		"ssh:", "  listen: " + g.ssh, "  address: " + g.ssh,
-		"https:", "  listen: " + g.https, "  certificate: " + g.certificate, "  key: " + l.path("gateway.key"),
+		"https:", "  listen: " + g.https, "  certificate: " + g.certificate, "  key: " + l.path(name+".key"),
 		"private:", "  listen: " + private,
 		"",
 	}, "\n"))
 	if err != nil {
 		return nil, err
 	}
-	g.process, err = l.serve("gateway", exec.Command(l.bin+"/stagedoor", "gateway", "--config", g.config))
+	g.process, err = l.serve(name+"-gateway", exec.Command(l.bin+"/stagedoor", "gateway", "--config", g.config))
 	if err != nil {
 		return nil, err
 	}
@@ -98,19 +106,22 @@ func (l *lab) startGateway(ctx context.Context) (*gateway, error) {
 }
 
 // startAgent returns once the task is registered.
-func (l *lab) startAgent(ctx context.Context, g *gateway) (*process, error) {
+func (l *lab) startAgent(ctx context.Context, name string, g *gateway) (*process, error) {
 	token, err := l.output(ctx, command(ctx, l.bin+"/stagedoor", "token", "--config", g.config,
 		"--task", benchTask, "--ttl", "12h", "--authorized-keys", l.path("guest.pub")))
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(l.bin+"/stagedoor-agent", "connect")
-	cmd.Env = append(os.Environ(),
+	// Variables of the user's own would configure it too.
+	others := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "STAGEDOOR_") })
+	cmd.Env = append(others,
 		"STAGEDOOR_TOKEN="+strings.TrimSpace(token),
 		"STAGEDOOR_GATEWAY="+g.https,
 		"SSL_CERT_FILE="+g.certificate,
+		"HOME="+l.home(),
 	)
-	p, err := l.serve("agent", cmd)
+	p, err := l.serve(name+"-agent", cmd)
 	if err != nil {
 		return nil, err
 	}
