@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,18 +51,21 @@ type session struct {
 	wg        sync.WaitGroup // everything that runs for the tunnel
 
 	// mu guards what follows, and mux and control while they are being set.
-	mu       sync.Mutex
-	err      error // why the tunnel has ended
-	welcomed bool
-	stranger int64 // bytes of data from the other side while not welcomed
-	opened   bool  // gateway: the agent has opened the control stream
-	refused  bool  // gateway: the agent takes no more streams
-	closing  bool  // no new streams; the tunnel ends with the last one
-	slots    int   // streams that are open or being opened
-	streams  map[uint32]*Stream
-	early    map[uint32]bool // closed by the other side before it was registered here
-	closers  []*Stream       // wait for closeStreams
-	watchdog *time.Timer
+	// It is taken on the goroutine that reads the connection, which holds
+	// locks of yamux's then: under mu call nothing of yamux's that waits.
+	mu        sync.Mutex
+	err       error // why the tunnel has ended
+	welcomed  bool
+	stranger  int64 // bytes of data from the other side while not welcomed
+	opened    bool  // gateway: the agent has opened the control stream
+	refused   bool  // gateway: the agent takes no more streams
+	closing   bool  // no new streams; the tunnel ends with the last one
+	slots     int   // streams that are open or being opened
+	streams   map[uint32]*Stream
+	early     map[uint32]bool // closed by the other side before it was registered here
+	closers   []*Stream       // wait for closeStreams
+	watchdog  *time.Timer
+	shrinking bool // shrinkIdle runs
 }
 
 // newSession starts a session on c, which it owns from now on.
@@ -221,10 +226,26 @@ func (s *session) watch() {
 	if s.err != nil {
 		return
 	}
-	for _, st := range s.streams {
-		st.shrink()
+	if !s.shrinking {
+		s.shrinking = true
+		s.wg.Go(s.shrinkIdle)
 	}
 	s.watchdog.Reset(min(s.deadAfter-quiet, s.deadAfter/4))
+}
+
+// shrinkIdle frees the receive buffers of streams on which nothing happens.
+// yamux holds a stream's lock while a frame's body is arriving, and may call
+// frame amid that; so this must neither hold mu nor keep the watchdog.
+func (s *session) shrinkIdle() {
+	s.mu.Lock()
+	streams := slices.Collect(maps.Values(s.streams))
+	s.mu.Unlock()
+	for _, st := range streams {
+		st.shrink()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shrinking = false
 }
 
 // drain refuses new streams. The tunnel ends when the last stream has.

@@ -233,3 +233,47 @@ func TestDeadlineInThePastAndGone(t *testing.T) {
 		t.Errorf("SetDeadline after Close: %v", err)
 	}
 }
+
+// The watchdog comes by while frames are arriving, which takes the same
+// locks in another order.
+func TestWatchdogDuringBulk(t *testing.T) {
+	tun, l := pair(t)
+	gw, agent := openStream(t, tun, l)
+	sent := run(func() error {
+		_, err := agent.Write(make([]byte, 32<<20))
+		return errors.Join(err, agent.Close())
+	})
+	received := run(func() int64 { n, _ := io.Copy(io.Discard, gw); return n })
+	for {
+		select {
+		case n := <-received:
+			if err := <-sent; n != 32<<20 || err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			gw.Close()
+			return
+		case <-time.After(time.Millisecond):
+			tun.session.watch()
+			l.session.watch()
+		}
+	}
+}
+
+// A stream that had much to hold once does not keep the memory for ever.
+func TestIdleStreamShrinks(t *testing.T) {
+	tun, l := pair(t)
+	gw, agent := openStream(t, tun, l)
+	defer gw.Close()
+	defer agent.Close()
+	go agent.Write(randomData(streamWindow))
+	if _, err := io.ReadFull(gw, make([]byte, streamWindow)); err != nil {
+		t.Fatal(err)
+	}
+	tun.session.shrinkIdle()
+	if gw.active.Load() {
+		t.Error("the stream counts as active for ever")
+	}
+	tun.session.shrinkIdle()
+	go io.Copy(agent, agent)
+	checkEcho(t, gw)
+}

@@ -530,10 +530,6 @@ func TestStrangers(t *testing.T) {
 			_, s := rawMux(t, c)
 			s.Write(append(frame(100), '{'))
 		}, "deadline"},
-		"much after the hello": {func(t *testing.T, c *agentConn, _ []byte) {
-			_, s := rawMux(t, c)
-			s.Write(append(frame(1000), make([]byte, 300<<10)...))
-		}, "before the welcome"},
 		"two streams": {func(t *testing.T, c *agentConn, _ []byte) {
 			mux, _ := rawMux(t, c)
 			mux.OpenStream()
@@ -573,6 +569,28 @@ func TestStrangers(t *testing.T) {
 				t.Errorf("Accept: %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// Somebody whose token is still being looked at cannot have much buffered.
+func TestFloodBeforeTheWelcome(t *testing.T) {
+	g := startGateway(t, func(g *gateway) {
+		g.admit = func(ctx context.Context, _ *Tunnel, _ Hello) (Welcome, error) {
+			<-ctx.Done()
+			return Welcome{}, context.Cause(ctx)
+		}
+	})
+	c, binding := rawConn(t, g)
+	_, control := rawMux(t, c)
+	key := newKey(t)
+	h := Hello{Version: 1, Task: "t", Token: "x", AgentKey: key.Public().(ed25519.PublicKey)}
+	b, err := h.appendSigned(nil, key, binding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go control.Write(append(b, make([]byte, strangerBytes)...))
+	if err := await(t, "Accept", g.errs); !strings.Contains(err.Error(), "before the welcome") {
+		t.Errorf("Accept: %v", err)
 	}
 }
 
