@@ -63,8 +63,7 @@ func or[T int | time.Duration](v, otherwise T) T {
 // CodeUnavailable and to try again. ctx ends when the agent is gone.
 //
 // It may already hand t to others: streams can be opened from then on, and
-// messages sent wait for the Welcome. It must not call t.Close, but return
-// an error.
+// messages wait until the Welcome has been sent.
 type AdmitFunc = func(ctx context.Context, t *Tunnel, h Hello) (Welcome, error)
 
 // Accept takes the tunnel of an agent that has connected: it completes the

@@ -75,7 +75,9 @@ func newControl(s *session, rw io.ReadWriter, handle func(Message)) *Control {
 // Send sends m and returns when it has been handed to the connection, which
 // is not to say that it has arrived. When ctx ends first, m may yet be sent.
 // It returns an error that wraps ErrClosed when the tunnel has ended. What
-// is sent before the other side has been welcomed waits until then.
+// is sent before the other side has been welcomed waits until then. Leave
+// the other side a moment to react before closing the tunnel: TCP may drop
+// what is under way from a side that closes.
 func (c *Control) Send(ctx context.Context, m Message) error {
 	o := outgoing{m, make(chan error, 1)}
 	select {

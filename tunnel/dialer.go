@@ -16,7 +16,7 @@ import (
 
 const (
 	defaultMinBackoff = 500 * time.Millisecond
-	defaultMaxBackoff = 30 * time.Second
+	defaultMaxBackoff = 10 * time.Second
 	dialHelloTimeout  = 30 * time.Second
 )
 
@@ -31,7 +31,7 @@ type Dialer struct {
 	PingInterval time.Duration                         // how often the gateway is sent a sign of life; 15s
 	DeadAfter    time.Duration                         // how long nothing needs to be read for the tunnel to be dead; 40s
 	MinBackoff   time.Duration                         // between Keep's attempts, at first; 500ms
-	MaxBackoff   time.Duration                         // after many attempts; 30s
+	MaxBackoff   time.Duration                         // after many attempts; 10s
 	HelloTimeout time.Duration                         // for one attempt, from dialing to the Welcome; 30s
 	OnState      func(State)                           // called by Keep, never twice at once; must not block. nil: not told
 	Logger       *slog.Logger                          // details of the protocol at level debug; nil: discard

@@ -98,6 +98,9 @@ func TestThroughAProxy(t *testing.T) {
 	if host := await(t, "CONNECT", p.asked); host != "gateway.test:443" {
 		t.Errorf("the proxy was asked for %s", host)
 	}
+	if a := l.Addr().String(); !strings.HasPrefix(a, "127.0.0.1:") {
+		t.Errorf("local address is %s", a)
+	}
 	served := run(func() error { return serveEcho(l) })
 	dialEcho(t, tun)
 	l.CloseNow()

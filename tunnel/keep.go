@@ -42,14 +42,14 @@ type State struct {
 	RetryIn time.Duration
 }
 
-// Keep keeps a tunnel up until ctx ends. It calls serve with the Listener of each, on a
-// goroutine of its own; serve must return when Accept fails.
+// Keep keeps a tunnel up until ctx ends. It calls serve with the Listener of
+// each, on a goroutine of its own; serve must return when Accept fails.
 //
 // When a tunnel or an attempt is lost it dials again, after a time that
-// doubles from MinBackoff to MaxBackoff, with jitter, and starts over once a tunnel has
-// lived for MaxBackoff. When the gateway drains, it dials again as well, serves the
-// new tunnel and closes the old Listener, which goes on until its streams
-// have ended; so several calls of serve may run side by side.
+// doubles from MinBackoff to MaxBackoff, with jitter, and starts over once a
+// tunnel has lived for MaxBackoff. When the gateway drains it dials as well,
+// serves the new tunnel and closes the old Listener, which goes on until its
+// streams have ended; so several calls of serve may run side by side.
 //
 // Keep returns ctx's error when ctx ends; the *Refusal, possibly wrapped,
 // when a gateway refuses for good or tells that a newer agent has replaced

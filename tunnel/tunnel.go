@@ -21,45 +21,55 @@
 //
 // This is version 1 of the protocol.
 //
-// The agent connects to the gateway's HTTPS port with TLS 1.3 and ALPN
-// "stagedoor-tunnel/1". Where a proxy stands between, or something that
-// ends TLS before the gateway, it opens a WebSocket (RFC 6455) on /tunnel with that
-// subprotocol instead; binary messages then carry the bytes, and
-// boundaries of messages mean nothing.
+// The agent connects to the gateway's HTTPS port with TLS 1.3 and the ALPN
+// protocol "stagedoor-tunnel/1". Where a proxy stands between, or something
+// that ends TLS before the gateway, it opens a WebSocket (RFC 6455) on
+// /tunnel with a subprotocol of that name instead. Binary messages then
+// carry the bytes, and where one message ends and another begins means
+// nothing.
 //
-// Over this runs yamux, version 0 (github.com/hashicorp/yamux, spec.md), the
-// agent as its client. Neither side sends yamux pings: a receiver ends the tunnel.
-// Windows grow to 4 MiB.
+// Over this runs yamux, version 0 (github.com/hashicorp/yamux, spec.md), with
+// the agent as its client. Windows grow to 4 MiB. Neither side sends yamux
+// pings; one that receives a ping ends the tunnel.
 //
-// A frame is a length of four bytes, big endian, and as many bytes of
-// JSON. Names that a reader does not know are ignored; []byte is in base64, times as in RFC
-// 3339, durations in nanoseconds.
+// A frame is a length of four bytes, big endian, and that many bytes of JSON.
+// A reader ignores names that it does not know. []byte is in base64, a time
+// as in RFC 3339, a duration in nanoseconds; the JSON names are in the tags
+// of the Go types.
 //
 // The control stream is stream 1, the first and only one that an agent
-// opens; another ends the tunnel. Its first bytes from the agent
-// are a Hello in a frame of at most 64 KiB, and after it 64 bytes: the
-// signature by agent_key (ed25519) over
+// opens; a second ends the tunnel. On it the agent sends its Hello in a frame
+// of at most 64 KiB, followed by 64 bytes: the signature (ed25519) by its
+// agent_key over these, one after the other:
 //
-//	"stagedoor tunnel hello 1" 0x00, length of the binding (4 bytes), binding, the JSON of the Hello
+//	"stagedoor tunnel hello 1" and a zero byte
+//	the length of the binding, four bytes, big endian
+//	the binding
+//	the JSON of the Hello, byte by byte as it was sent
 //
-// where the binding ties it to the connection. It is "tls-exporter:" and 32
-// bytes of keying material exported (RFC 8446 §7.5) with the label
-// "EXPORTER-stagedoor-tunnel-1" and no context; or, over a WebSocket,
-// "websocket:" and the value of the header Stagedoor-Nonce in the response 101.
+// The binding makes the Hello worthless on any other connection. With ALPN
+// it is "tls-exporter:" and 32 bytes of keying material (RFC 8446 §7.5),
+// exported with the label "EXPORTER-stagedoor-tunnel-1" and an empty context.
+// Over a WebSocket it is "websocket:" and the value of the header
+// Stagedoor-Nonce in the response 101.
 //
-// The gateway answers with a frame of at most 64 KiB, {"welcome":
-// Welcome} or {"refusal": Refusal}, and after a refusal waits a
-// little for the agent to close. Until the welcome an agent sends at most 256 KiB.
-// Then both sides send Messages in frames of at most 16 KiB, whenever
-// they like, and ignore those of an unknown type. Each sends a ping every
-// 15 seconds and answers each with a pong; it takes the other for dead
-// when it has read no byte at all for 40. A control stream that ends, ends the tunnel.
+// The gateway answers with a frame of at most 64 KiB, {"welcome": Welcome}
+// or {"refusal": Refusal}. After a refusal it gives the agent some seconds to
+// hang up. Until it is welcomed an agent sends at most 256 KiB.
 //
-// Every other stream is opened by the gateway, with even numbers. It begins with a StreamHeader in a
-// frame of at most 32 KiB, which may be sent before the Welcome is. After it the bytes of the
-// stream's user travel both ways. FIN means that its sender neither sends nor reads any more; the receiver
-// answers with FIN at once, and can still read what came before. So both sides have let go
-// of a stream one round trip after either closed it.
+// From then on both sides send Messages on the control stream, in frames of
+// at most 16 KiB, whenever they like, and ignore those of a type that they do
+// not know. Each sends a ping every 15 seconds and answers each ping with a
+// pong, and takes the other for dead when it has read no byte at all for 40
+// seconds. When the control stream ends, so does the tunnel.
+//
+// Every other stream is opened by the gateway and has an even number. It
+// begins with a StreamHeader in a frame of at most 32 KiB, which may be
+// sent ahead of the Welcome. After that the bytes of the stream's user travel
+// both ways. A FIN says that its sender will neither send nor read any more.
+// The receiver answers with a FIN at once, and may still read what came
+// before; so one round trip after either side has closed a stream, both have
+// let go of it.
 package tunnel
 
 import (
@@ -100,11 +110,11 @@ func (t *Tunnel) Hello() Hello { return t.hello }
 // connected from.
 func (t *Tunnel) RemoteAddr() net.Addr { return t.session.link.RemoteAddr() }
 
-// Dial opens a stream to the agent, a [*Stream]. It does not wait for the agent
-// to take it; whoever speaks on it should have a deadline for the first answer. It
-// never blocks past ctx, which does not bound the stream afterwards. The
-// error wraps ErrTooManyStreams, ErrClosed (the tunnel has ended or the agent
-// takes no more streams) or ctx's error.
+// Dial opens a stream to the agent, a [*Stream]. It does not wait for the
+// agent to take it; whoever speaks on it should have a deadline for the first
+// answer. It never blocks past ctx, which does not bound the stream
+// afterwards. The error wraps ErrTooManyStreams, ErrClosed (the tunnel has
+// ended or the agent takes no more streams) or ctx's error.
 //
 // A stream counts until both sides have closed it.
 func (t *Tunnel) Dial(ctx context.Context, h StreamHeader) (net.Conn, error) {

@@ -557,7 +557,10 @@ func TestStrangers(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			g := startGateway(t, func(g *gateway) {
-				g.options.HelloTimeout = 2 * time.Second
+				g.options.HelloTimeout = hang
+				if tt.want == "deadline" {
+					g.options.HelloTimeout = 200 * time.Millisecond
+				}
 				g.admit = func(context.Context, *Tunnel, Hello) (Welcome, error) {
 					t.Error("admitted")
 					return Welcome{}, nil

@@ -39,7 +39,7 @@ func UpgradeWebSocket(w http.ResponseWriter, r *http.Request) (c net.Conn, bindi
 	if err != nil {
 		return nil, nil, fmt.Errorf("upgrade to a tunnel: %w", err)
 	}
-	return newWebSocketConn(ws), nonceBinding(nonce), nil
+	return newWebSocketConn(ws, nil), nonceBinding(nonce), nil
 }
 
 // offersSubprotocol tells whether a WebSocket that r asks for may be a
@@ -69,20 +69,46 @@ func randomBytes(n int) []byte {
 // the other side to agree, as the connection may be dead.
 type webSocketConn struct {
 	net.Conn
-	ws *websocket.Conn
+	ws  *websocket.Conn
+	raw net.Conn // what it runs over, for its addresses; nil if Conn knows them
 }
 
-func newWebSocketConn(ws *websocket.Conn) *webSocketConn {
-	return &webSocketConn{websocket.NetConn(context.Background(), ws, websocket.MessageBinary), ws}
+func newWebSocketConn(ws *websocket.Conn, raw net.Conn) *webSocketConn {
+	return &webSocketConn{websocket.NetConn(context.Background(), ws, websocket.MessageBinary), ws, raw}
 }
 
 func (c *webSocketConn) Close() error { return c.ws.CloseNow() }
 
+func (c *webSocketConn) LocalAddr() net.Addr {
+	if c.raw != nil {
+		return c.raw.LocalAddr()
+	}
+	return c.Conn.LocalAddr()
+}
+
+func (c *webSocketConn) RemoteAddr() net.Addr {
+	if c.raw != nil {
+		return c.raw.RemoteAddr()
+	}
+	return c.Conn.RemoteAddr()
+}
+
 // webSocket connects to the gateway's WebSocket, through proxy unless it is nil.
 func (d *Dialer) webSocket(ctx context.Context, g Gateway, proxy *url.URL) (net.Conn, []byte, error) {
+	dialed := make(chan net.Conn, 1)
 	tr := &http.Transport{
 		Proxy:           http.ProxyURL(proxy),
 		TLSClientConfig: d.tlsConfig("http/1.1"),
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err == nil {
+				select {
+				case dialed <- c:
+				default: // one request does not dial twice
+				}
+			}
+			return c, err
+		},
 	}
 	defer tr.CloseIdleConnections()
 	client := &http.Client{
@@ -102,5 +128,5 @@ func (d *Dialer) webSocket(ctx context.Context, g Gateway, proxy *url.URL) (net.
 		ws.CloseNow()
 		return nil, nil, errors.New("a WebSocket answers, but it is not a gateway's")
 	}
-	return newWebSocketConn(ws), nonceBinding(nonce), nil
+	return newWebSocketConn(ws, <-dialed), nonceBinding(nonce), nil
 }
