@@ -6,11 +6,13 @@ import (
 	"strings"
 )
 
-// plainAddr strips what would keep equal addresses from comparing equal: the form of IPv4 inside IPv6, and a zone.
+// plainAddr strips what would keep equal addresses from comparing equal: the
+// form of IPv4 inside IPv6, and a zone.
 func plainAddr(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// parseCIDR reads an address, which stands for itself, or a CIDR block. Like sshd it refuses a block with bits set
-// beyond its mask: such a line is a mistake, and guessing what it meant could admit too many.
+// parseCIDR reads an address, which stands for itself, or a CIDR block. Like
+// sshd it refuses a block with bits set beyond its mask: such a line is a
+// mistake, and guessing what it meant could admit too many.
 func parseCIDR(s string) (netip.Prefix, error) {
 	if !strings.Contains(s, "/") {
 		addr, err := netip.ParseAddr(s)
@@ -40,12 +42,13 @@ type addressPattern struct {
 	wildcard string       // otherwise: * and ? matched against the address as text
 }
 
-// An addressList is the list of a from= option: sshd's mixture of CIDR blocks and wildcards, where one negated match
-// refuses whatever else matches.
+// An addressList is the list of a from= option: sshd's mixture of CIDR blocks
+// and wildcards, where one negated match refuses whatever else matches.
 type addressList []addressPattern
 
-// parseAddressList reads a from= list. never lists the entries that can match no address, because they are host names
-// and names are not resolved; a negated one is an error, for it would keep nobody out.
+// parseAddressList reads a from= list. never lists the entries that can match
+// no address, because they are host names and names are not resolved; a negated
+// one is an error, for it would keep nobody out.
 func parseAddressList(s string) (list addressList, never []string, err error) {
 	for entry := range strings.SplitSeq(strings.ToLower(s), ",") {
 		body, negated := strings.CutPrefix(entry, "!")
@@ -66,7 +69,8 @@ func parseAddressList(s string) (list addressList, never []string, err error) {
 	return list, never, nil
 }
 
-// isAddressWildcard tells a pattern that some address can match from a host name.
+// isAddressWildcard tells a pattern that some address can match from a host
+// name.
 func isAddressWildcard(s string) bool {
 	if !strings.ContainsAny(s, "*?") {
 		return false
@@ -74,7 +78,8 @@ func isAddressWildcard(s string) bool {
 	if strings.Contains(s, ":") {
 		return strings.Trim(s, "0123456789abcdef:.*?") == ""
 	}
-	// "*" and "?" may stand for a colon, so a pattern such as "fe80*" is one for IPv6.
+	// "*" and "?" may stand for a colon, so a pattern such as "fe80*" is one
+	// for IPv6.
 	return strings.Trim(s, "0123456789.*?") == "" || strings.Trim(s, "0123456789abcdef*?") == ""
 }
 
@@ -103,8 +108,9 @@ func (p addressPattern) matches(remote netip.Addr) bool {
 	return matchWildcard(p.wildcard, remote.String())
 }
 
-// matchWildcard is ssh's match_pattern: * for any number of characters, ? for exactly one. It takes at most
-// len(pattern)*len(s) steps, whatever the pattern.
+// matchWildcard is ssh's match_pattern: * for any number of characters, ? for
+// exactly one. It takes at most len(pattern)*len(s) steps, whatever the
+// pattern.
 func matchWildcard(pattern, s string) bool {
 	p, i := 0, 0
 	star, mark := -1, 0

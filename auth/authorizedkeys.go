@@ -13,15 +13,20 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// AuthorizedKeys is an authorized_keys file (sshd(8)), read once: an [Authorizer] that lets the keys it lists into
-// every task, each with what its options leave of [DefaultPermissions]. A guest is named after the comment of the key,
-// or its fingerprint. As under sshd, a key listed twice may enter if one of its lines lets it. Its options are those of
-// sshd, with these differences:
+// AuthorizedKeys is an authorized_keys file (sshd(8)), read once: an
+// [Authorizer] that lets the keys it lists into every task, each with what its
+// options leave of [DefaultPermissions]. A guest is named after the comment of
+// the key, or its fingerprint. As under sshd, a key listed twice may enter if
+// one of its lines lets it. Its options are those of sshd, with these
+// differences:
 //
-//   - a line that cannot be read, or with an option that is unknown or not supported (environment=, cert-authority,
-//     principals=, verify-required), is an error when the file is read, where sshd skips the line;
-//   - host names in from= are not resolved (sshd's UseDNS no) and so match nobody: see Warnings;
-//   - permitopen= and permitlisten= also close the forwarding of Unix sockets, which sshd leaves open;
+//   - a line that cannot be read, or with an option that is unknown or not
+//     supported (environment=, cert-authority, principals=, verify-required),
+//     is an error when the file is read, where sshd skips the line;
+//   - host names in from= are not resolved (sshd's UseDNS no) and so match
+//     nobody: see Warnings; a negated one is an error, as is an empty command=;
+//   - permitopen= and permitlisten= also close the forwarding of Unix sockets,
+//     which sshd leaves open;
 //   - user-rc and tunnel= are accepted and change nothing: there is neither.
 //
 // The nil value admits nobody. It may be used by many goroutines at once.
@@ -42,8 +47,9 @@ type authorizedKey struct {
 	options keyOptions
 }
 
-// ParseAuthorizedKeys reads the contents of an authorized_keys file; name is what errors call it. The error lists every
-// line that is wrong, as name:line: what; then nothing of the file may be used.
+// ParseAuthorizedKeys reads the contents of an authorized_keys file; name is
+// what errors call it. The error lists every line that is wrong, as name:line:
+// what; then nothing of the file may be used.
 func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
 	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}}
 	var errs []error
@@ -78,10 +84,12 @@ func (a *AuthorizedKeys) add(entry *authorizedKey) {
 	}
 }
 
-// Warnings returns what the reader of the file should know: lines that are valid but do less than they seem to.
+// Warnings returns what the reader of the file should know: lines that are
+// valid but do less than they seem to.
 func (a *AuthorizedKeys) Warnings() []string { return slices.Clone(a.warnings) }
 
-// Lines returns the entries, without comment lines, in the form that a [Grant] carries.
+// Lines returns the entries, without comment lines, in the form that a [Grant]
+// carries.
 func (a *AuthorizedKeys) Lines() []string {
 	lines := make([]string, len(a.entries))
 	for i, entry := range a.entries {
@@ -151,13 +159,15 @@ func parseAuthorizedKey(text string) (*authorizedKey, error) {
 	return entry, nil
 }
 
-// startsWithKeyType tells a line without options. All key types that there are start so, and no option does.
+// startsWithKeyType tells a line without options. All key types that there are
+// start so, and no option does.
 func startsWithKeyType(s string) bool {
 	return strings.HasPrefix(s, "ssh-") || strings.HasPrefix(s, "ecdsa-") || strings.HasPrefix(s, "sk-")
 }
 
-// parseKeyFields reads: type base64 [comment]. The type must be the one that the key itself names: x/crypto and sshd
-// hold to that too, or options could hide in its place.
+// parseKeyFields reads: type base64 [comment]. The type must be the one that
+// the key itself names: x/crypto and sshd hold to that too, or options could
+// hide in its place.
 func parseKeyFields(s string) (ssh.PublicKey, string, error) {
 	keyType, rest := cutField(s)
 	encoded, comment := cutField(rest)
@@ -174,6 +184,10 @@ func parseKeyFields(s string) (ssh.PublicKey, string, error) {
 	}
 	if key.Type() != keyType {
 		return nil, "", fmt.Errorf("line says %.64q, but its key is of type %q", keyType, key.Type())
+	}
+	if !bytes.Equal(key.Marshal(), wire) || strings.Contains(encoded, "\r") {
+		// A grant is searched for the key as it is written normally.
+		return nil, "", errors.New("key is not written in the usual form: copy it from the .pub file again")
 	}
 	if err := CheckKey(key); err != nil {
 		return nil, "", err

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"crypto/elliptic"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/big"
@@ -13,7 +14,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// securityKey makes the public half of a key that only a security key could sign with (PROTOCOL.u2f).
+// securityKey makes the public half of a key that only a security key could
+// sign with (PROTOCOL.u2f).
 func securityKey(t testing.TB, keyType string) ssh.PublicKey {
 	t.Helper()
 	var wire []byte
@@ -233,7 +235,21 @@ func TestLinesThatAreRefused(t *testing.T) {
 	fields := strings.Fields(good)
 	ca := newSigner(t)
 	cert := issueForTest(t, ca, FullPermissions())
+	ecdsaWire := securityKey(t, ssh.KeyAlgoSKECDSA256).Marshal()
+	stray, padding := strings.CutSuffix(base64.StdEncoding.EncodeToString(ecdsaWire), "==")
+	if !padding {
+		t.Fatalf("%s leaves no bits over", stray)
+	}
+	stray = strayBits(stray) + "=="
+	n := append([]byte{0, 0}, new(big.Int).Lsh(big.NewInt(1), 2047).Bytes()...) // one zero byte too many
+	padded := base64.StdEncoding.EncodeToString(ssh.Marshal(struct {
+		Type string
+		E, N []byte
+	}{"ssh-rsa", []byte{1, 0, 1}, n}))
 	for text, want := range map[string]string{
+		"sk-ecdsa-sha2-nistp256@openssh.com " + stray:            "base64",
+		"ssh-rsa " + padded:                                      "usual form",
+		fields[0] + " " + fields[1][:40] + "\r" + fields[1][40:]: "usual form",
 		"ssh-ed25519":                         "no key on this line",
 		"no-pty":                              "no key on this line",
 		"no-pty ssh-ed25519":                  "no key on this line",

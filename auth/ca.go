@@ -13,18 +13,22 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxGuestCertificate bounds what an agent parses, and what has to fit into the header of a stream, in bytes. All but
-// a forced command and lists of forwardings is small.
+// maxGuestCertificate bounds what an agent parses, and what has to fit into the
+// header of a stream, in bytes. All but a forced command and lists of
+// forwardings is small.
 const maxGuestCertificate = 16 << 10
 
-// certificateSkew is how long before its issue a guest certificate is already valid: the agent knows the gateway's
-// time only from a message that was under way for a while.
+// certificateSkew is how long before its issue a guest certificate is already
+// valid: the agent knows the gateway's time only from a message that was under
+// way for a while.
 const certificateSkew = time.Minute
 
-// IssueGuestCertificate makes the certificate by which a gateway tells the agent who a spliced guest is: its principal
-// is the task, its key ID the identity's name (or else the one in p), its extensions and critical options those of p
-// that the table knows. It is valid from a minute before now until ttl after. Nobody holds the private half of its
-// key, so that it opens nothing by itself: it is believed on a stream from the gateway and nowhere else.
+// IssueGuestCertificate makes the certificate by which a gateway tells the
+// agent who a spliced guest is: its principal is the task, its key ID the
+// identity's name (or else the one in p), its extensions and critical options
+// those of p that the table knows. It is valid from a minute before now until
+// ttl after. Nobody holds the private half of its key, so that it opens nothing
+// by itself: it is believed on a stream from the gateway and nowhere else.
 func IssueGuestCertificate(ca ssh.Signer, id Identity, task TaskID, p *ssh.Permissions, now time.Time, ttl time.Duration) (*ssh.Certificate, error) {
 	cert, err := newGuestCertificate(id, task, p, now, ttl)
 	if err != nil {
@@ -78,7 +82,8 @@ func newGuestCertificate(id Identity, task TaskID, p *ssh.Permissions, now time.
 	}, nil
 }
 
-// certificatePermissions is what of p goes into a certificate: what the table knows. The identity is the key ID.
+// certificatePermissions is what of p goes into a certificate: what the table
+// knows. The identity is the key ID.
 func certificatePermissions(p *ssh.Permissions) ssh.Permissions {
 	c := clone(p)
 	for name := range c.Extensions {
@@ -91,10 +96,12 @@ func certificatePermissions(p *ssh.Permissions) ssh.Permissions {
 	return *c
 }
 
-// CheckGuestCertificate reads a certificate made by [IssueGuestCertificate] and returns its permissions, the identity
-// among them. It must be a user certificate for the task, signed by ca, valid at now (by the gateway's clock), with no
-// critical option that is not understood; where it names source addresses, remote must be one of them. The error says
-// what is wrong; it wraps [ErrDenied].
+// CheckGuestCertificate reads a certificate made by [IssueGuestCertificate] and
+// returns its permissions, the identity among them. It must be a user
+// certificate for the task, signed by ca, valid at now (by the gateway's
+// clock), with no critical option that is not understood; where it names source
+// addresses, remote must be one of them. The error says what is wrong; it wraps
+// [ErrDenied].
 func CheckGuestCertificate(raw []byte, ca ssh.PublicKey, task TaskID, remote netip.Addr, now time.Time) (*ssh.Permissions, error) {
 	if ca == nil {
 		return nil, denied("guest certificate: the gateway named no CA key")
@@ -131,7 +138,8 @@ func checkGuestCertificate(cert *ssh.Certificate, ca ssh.PublicKey, task TaskID,
 	if !bytes.Equal(cert.SignatureKey.Marshal(), ca.Marshal()) {
 		return errors.New("not signed by the gateway's CA key")
 	}
-	// CheckCert takes a certificate without principals for one that is good for any.
+	// CheckCert takes a certificate without principals for one that is good for
+	// any.
 	if len(cert.ValidPrincipals) != 1 || cert.ValidPrincipals[0] != string(task) || task == "" {
 		return fmt.Errorf("it is not for task %q, but for %.64q", task, cert.ValidPrincipals)
 	}

@@ -177,7 +177,8 @@ func TestGuestCertificateSourceAddress(t *testing.T) {
 	}
 }
 
-// forge changes a certificate and signs it again, as the CA would have to be made to.
+// forge changes a certificate and signs it again, as the CA would have to be
+// made to.
 func forge(t testing.TB, ca ssh.Signer, change func(c *ssh.Certificate)) []byte {
 	t.Helper()
 	cert := issueForTest(t, ca, FullPermissions())
@@ -249,7 +250,8 @@ func TestGuestCertificateIsRefused(t *testing.T) {
 	}
 }
 
-// What OpenSSH adds later may permit something there; here it does not until the table knows it.
+// What OpenSSH adds later may permit something there; here it does not until
+// the table knows it.
 func TestUnknownExtensionsAreDropped(t *testing.T) {
 	ca := newSigner(t)
 	p := FullPermissions()
@@ -265,7 +267,8 @@ func TestUnknownExtensionsAreDropped(t *testing.T) {
 	}
 }
 
-// A certificate that leaks must not sign anybody in: nobody can have the key that it is for.
+// A certificate that leaks must not sign anybody in: nobody can have the key
+// that it is for.
 func TestGuestCertificateOpensNothingByItself(t *testing.T) {
 	ca, guest := newSigner(t), newSigner(t)
 	id := Identity{Name: "alice", Key: guest.PublicKey()}
@@ -360,7 +363,8 @@ func TestCertificatesMadeBySSHKeygen(t *testing.T) {
 	}
 }
 
-// The fuzzer cannot sign, so whatever reads as a certificate is signed for it: past the signature it has to hold too.
+// The fuzzer cannot sign, so whatever reads as a certificate is signed for it:
+// past the signature it has to hold too.
 func FuzzCheckGuestCertificate(f *testing.F) {
 	ca, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))) // the same in all workers
 	if err != nil {

@@ -10,11 +10,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// The value of PermitOpen and PermitListen is one or more lists, separated by semicolons, every one of which must have
-// a matching entry; each is host:port entries separated by commas. The port may be "*". The host of permitopen is
-// compared literally, "*" being any; the host of permitlisten is a pattern. An empty list matches nothing.
+// The value of PermitOpen and PermitListen is one or more lists, separated by
+// semicolons, every one of which must have a matching entry; each is host:port
+// entries separated by commas. The port may be "*". The host of permitopen is
+// compared literally, "*" being any; the host of permitlisten is a pattern. An
+// empty list matches nothing.
 
-// checkDirectTCPIP holds the target of a direct-tcpip channel (RFC 4254, section 7.2) against permitopen.
+// checkDirectTCPIP holds the target of a direct-tcpip channel (RFC 4254,
+// section 7.2) against permitopen.
 func checkDirectTCPIP(p *ssh.Permissions, payload []byte) error {
 	lists, restricted := p.CriticalOptions[PermitOpen]
 	if !restricted {
@@ -35,7 +38,8 @@ func checkDirectTCPIP(p *ssh.Permissions, payload []byte) error {
 	return nil
 }
 
-// checkTCPIPForward holds the address of a tcpip-forward request (RFC 4254, section 7.1) against permitlisten.
+// checkTCPIPForward holds the address of a tcpip-forward request (RFC 4254,
+// section 7.1) against permitlisten.
 func checkTCPIPForward(p *ssh.Permissions, payload []byte) error {
 	lists, restricted := p.CriticalOptions[PermitListen]
 	if !restricted {
@@ -54,8 +58,9 @@ func checkTCPIPForward(p *ssh.Permissions, payload []byte) error {
 	return nil
 }
 
-// checkDirectStreamlocal refuses sockets to a guest whose targets are listed: sshd lets them pass, which would make
-// permitopen="localhost:8080" a way to /var/run/docker.sock.
+// checkDirectStreamlocal refuses sockets to a guest whose targets are listed:
+// sshd lets them pass, which would make permitopen="localhost:8080" a way to
+// /var/run/docker.sock.
 func checkDirectStreamlocal(p *ssh.Permissions, _ []byte) error {
 	if _, restricted := p.CriticalOptions[PermitOpen]; restricted {
 		return denied("forwarding to sockets is not among the targets you were granted")
@@ -92,7 +97,8 @@ func listPermits(list, host string, port uint32, match func(pattern, host string
 	return false
 }
 
-// bothLists makes the value that holds the restrictions of two: patterns cannot be intersected, but both can be asked.
+// bothLists makes the value that holds the restrictions of two: patterns cannot
+// be intersected, but both can be asked.
 func bothLists(x, y string) string {
 	lists := strings.Split(x, ";")
 	for list := range strings.SplitSeq(y, ";") {
@@ -103,8 +109,9 @@ func bothLists(x, y string) string {
 	return strings.Join(lists, ";")
 }
 
-// parseForward checks one permitopen= or permitlisten= value of an authorized_keys line and returns it in the form that
-// listPermits reads. bare says that a port alone stands for any host, as sshd has it for permitlisten.
+// parseForward checks one permitopen= or permitlisten= value of an
+// authorized_keys line and returns it in the form that listPermits reads. bare
+// says that a port alone stands for any host, as sshd has it for permitlisten.
 func parseForward(value string, bare bool) (string, error) {
 	if bare && !strings.Contains(value, ":") {
 		value = "*:" + value

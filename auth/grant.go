@@ -14,15 +14,23 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A Grant says who may enter a task, what they may do there, and until when. It travels in the host token. In JSON:
+// A Grant says who may enter a task, what they may do there, and until when. It
+// travels in the host token. In JSON:
 //
 //	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600}
 //
-// A member that this version does not know is an error: it might be a restriction.
+// A member that this version does not know is an error: it might be a
+// restriction.
 type Grant struct {
-	AuthorizedKeys []string  // lines as in an authorized_keys file, with options
-	Permissions    []string  // what they may do at most, the options of each key narrow it further; nil (null or absent in JSON): DefaultPermissions; empty: nothing
-	Until          time.Time // nobody is admitted from then on, whole seconds; zero: no such time
+	// AuthorizedKeys are lines as in an authorized_keys file, with options.
+	AuthorizedKeys []string
+	// Permissions are what they may do at most; the options of each key narrow
+	// it further. Nil (null or absent in JSON) stands for DefaultPermissions,
+	// an empty list for nothing.
+	Permissions []string
+	// Until is when it ends, in whole seconds: nobody is admitted from then on.
+	// Zero: no such time.
+	Until time.Time
 }
 
 // grantMembers are the names in JSON.
@@ -43,7 +51,8 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	return marshalJSON(members)
 }
 
-// UnmarshalJSON reads the form given above. It does not check what the members say; see Check.
+// UnmarshalJSON reads the form given above. It does not check what the members
+// say; see Check.
 func (g *Grant) UnmarshalJSON(data []byte) error {
 	var members map[string]strict.RawMessage
 	if err := strict.Unmarshal(data, &members); err != nil {
@@ -74,8 +83,9 @@ func (g *Grant) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Check says what is wrong with a grant: a key line that cannot be read, a permission that does not exist. Tokens are
-// neither minted nor accepted with a grant that fails it.
+// Check says what is wrong with a grant: a key line that cannot be read, a
+// permission that does not exist. Tokens are neither minted nor accepted with a
+// grant that fails it.
 func (g *Grant) Check() error {
 	if _, err := g.PublicKeys(); err != nil {
 		return err
@@ -88,7 +98,8 @@ func (g *Grant) Check() error {
 	return nil
 }
 
-// PublicKeys returns the keys that are granted entry, whatever their options say.
+// PublicKeys returns the keys that are granted entry, whatever their options
+// say.
 func (g *Grant) PublicKeys() ([]ssh.PublicKey, error) {
 	var keys []ssh.PublicKey
 	for i, line := range g.AuthorizedKeys {
@@ -111,7 +122,8 @@ func (g *Grant) parseKey(i int) (*AuthorizedKeys, error) {
 	return ParseAuthorizedKeys(fmt.Sprintf("grant key %d", i+1), []byte(g.AuthorizedKeys[i]))
 }
 
-// Permitted returns a new value with what the grant permits at most; of a nil grant nothing.
+// Permitted returns a new value with what the grant permits at most; of a nil
+// grant nothing.
 func (g *Grant) Permitted() *ssh.Permissions {
 	if g == nil {
 		return noPermissions()
@@ -128,12 +140,14 @@ func (g *Grant) Permitted() *ssh.Permissions {
 	return p
 }
 
-// GrantKeys is the [Authorizer] that admits the keys listed in the task's grant.
+// GrantKeys is the [Authorizer] that admits the keys listed in the task's
+// grant.
 type GrantKeys struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Authorize admits an identity whose key is in task.Grant, with what both the grant and the options of the key permit.
+// Authorize admits an identity whose key is in task.Grant, with what both the
+// grant and the options of the key permit.
 func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Permissions, error) {
 	g, now := task.Grant, clock(a.Now)
 	switch {
@@ -153,8 +167,9 @@ func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Pe
 	return Intersect(p, limit), nil
 }
 
-// authorize asks the lines that hold the key. Only those are parsed: with all of them, the time that an answer takes
-// would tell a stranger whether the task exists.
+// authorize asks the lines that hold the key. Only those are parsed: with all
+// of them, the time that an answer takes would tell a stranger whether the task
+// exists.
 func (g *Grant) authorize(id Identity, now time.Time) (*ssh.Permissions, error) {
 	encoded := base64.StdEncoding.EncodeToString(id.Key.Marshal())
 	errs := []error{denied("key is not in the grant")}

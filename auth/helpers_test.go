@@ -101,7 +101,8 @@ func parsePublicKey(t testing.TB, data []byte) ssh.PublicKey {
 
 func from(addr string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(addr), 50000) }
 
-// checkText fails when an error would not fit on one line of a log, or could play tricks on a terminal.
+// checkText fails when an error would not fit on one line of a log, or could
+// play tricks on a terminal.
 func checkText(t testing.TB, err error) {
 	t.Helper()
 	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Intersect returns a new value that permits what both a and b permit: an extension must be in both, and the critical
-// options of both hold. Where they cannot hold together (two forced commands, disjoint source addresses, two
-// identities) and where one is nil or has an option that is not understood, the result permits nothing. The identity
-// is that of the one that has one.
+// Intersect returns a new value that permits what both a and b permit: an
+// extension must be in both, and the critical options of both hold. Where they
+// cannot hold together (two forced commands, disjoint source addresses, two
+// identities) and where one is nil or has an option that is not understood, the
+// result permits nothing. The identity is that of the one that has one.
 func Intersect(a, b *ssh.Permissions) *ssh.Permissions {
 	p := noPermissions()
 	if usable(a) != nil || usable(b) != nil {
@@ -52,7 +53,8 @@ func intersectIdentity(a, b *ssh.Permissions) (name string, ok bool) {
 	return "", false
 }
 
-// intersectOption returns the value that holds both restrictions, whether there is any, and whether that is possible.
+// intersectOption returns the value that holds both restrictions, whether there
+// is any, and whether that is possible.
 func intersectOption(name string, a, b *ssh.Permissions) (value string, present, ok bool) {
 	x, inA := a.CriticalOptions[name]
 	y, inB := b.CriticalOptions[name]
@@ -75,8 +77,8 @@ func intersectOption(name string, a, b *ssh.Permissions) (value string, present,
 	return value, true, ok // two forced commands: neither may run
 }
 
-// intersectAddresses returns the addresses in both lists. Two CIDR blocks are nested or apart, so the narrower of each
-// pair that meets is all there is.
+// intersectAddresses returns the addresses in both lists. Two CIDR blocks are
+// nested or apart, so the narrower of each pair that meets is all there is.
 func intersectAddresses(x, y string) (string, bool) {
 	as, err := parseSourceAddress(x)
 	if err != nil {
@@ -104,8 +106,8 @@ func intersectAddresses(x, y string) (string, bool) {
 	return strings.Join(both, ","), len(both) > 0
 }
 
-// parseSourceAddress reads the value of a source-address option, as sshd does: addresses and CIDR blocks, no
-// wildcards, no negation, no host names.
+// parseSourceAddress reads the value of a source-address option, as sshd does:
+// addresses and CIDR blocks, no wildcards, no negation, no host names.
 func parseSourceAddress(value string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for entry := range strings.SplitSeq(value, ",") {

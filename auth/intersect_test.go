@@ -38,7 +38,8 @@ func randomPermissions(r *rand.Rand) *ssh.Permissions {
 	return p
 }
 
-// asked is everything that the tests ask of permissions: the table's cases and more addresses to forward to.
+// asked is everything that the tests ask of permissions: the table's cases and
+// more addresses to forward to.
 func asked() []tableCase {
 	cases := tableCases()
 	for _, host := range []string{"localhost", "db", "elsewhere"} {
@@ -108,7 +109,8 @@ func comesFrom(p *ssh.Permissions, addr netip.Addr) bool {
 	return ok && err == nil
 }
 
-// The other direction: what both permit stays permitted, as long as their restrictions can hold together.
+// The other direction: what both permit stays permitted, as long as their
+// restrictions can hold together.
 func TestIntersectKeepsWhatBothPermit(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {

@@ -16,22 +16,24 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// Limits in bytes. A host token of the largest size leaves room for a grant with some two hundred Ed25519 keys; the
-// renewal made of it has to fit as well, and is a little longer.
+// Limits in bytes. A host token of the largest size leaves room for a grant
+// with some two hundred Ed25519 keys; the renewal made of it has to fit as
+// well, and is a little longer.
 const (
 	MaxTokenSize   = 32 << 10
 	MaxRenewalSize = 48 << 10
 )
 
-// minSecret is the length of a shared secret in bytes below which HS256 is weaker than its hash (RFC 7518, section
-// 3.2).
+// minSecret is the length of a shared secret in bytes below which HS256 is
+// weaker than its hash (RFC 7518, section 3.2).
 const minSecret = 32
 
 // maxClaimTime is the end of the year 9999, the last that prints as a date.
 const maxClaimTime = 253402300799
 
-// algorithmOf is the one algorithm that a key is good for. That each kind of key has one, and that it is the key and
-// not the token that chooses, is what rules out key confusion (RFC 8725, section 2.1).
+// algorithmOf is the one algorithm that a key is good for. That each kind of
+// key has one, and that it is the key and not the token that chooses, is what
+// rules out key confusion (RFC 8725, section 2.1).
 func algorithmOf(key any) (jose.SignatureAlgorithm, error) {
 	switch k := key.(type) {
 	case ed25519.PublicKey:
@@ -81,7 +83,8 @@ func sign(key any, typ string, claims any, limit int) (string, error) {
 	return raw, err
 }
 
-// marshalJSON writes <, > and & as they are: escaped for HTML, a grant could outgrow the token that it came in.
+// marshalJSON writes <, > and & as they are: escaped for HTML, a grant could
+// outgrow the token that it came in.
 func marshalJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -90,8 +93,9 @@ func marshalJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// parseJWS reads a compact JWS without verifying it. Its form must be exact: Go's base64 skips line breaks and leaves
-// the last bits unchecked, so that one token could be written in many ways.
+// parseJWS reads a compact JWS without verifying it. Its form must be exact:
+// Go's base64 skips line breaks and leaves the last bits unchecked, so that one
+// token could be written in many ways.
 func parseJWS(raw string, limit int, algorithms []jose.SignatureAlgorithm, types ...string) (*jose.JSONWebSignature, error) {
 	if len(raw) > limit {
 		return nil, fmt.Errorf("it is %d bytes long, %d are allowed", len(raw), limit)
@@ -115,8 +119,8 @@ func parseJWS(raw string, limit int, algorithms []jose.SignatureAlgorithm, types
 	return jws, checkHeader(jws.Signatures[0].Header, types)
 }
 
-// checkHeader: the type keeps tokens of different purposes apart (RFC 8725, section 3.11), and an extension that must
-// be understood is not.
+// checkHeader: the type keeps tokens of different purposes apart (RFC 8725,
+// section 3.11), and an extension that must be understood is not.
 func checkHeader(h jose.Header, types []string) error {
 	for _, name := range []jose.HeaderKey{"crit", "b64"} {
 		if _, present := h.ExtraHeaders[name]; present {
@@ -137,7 +141,8 @@ func checkHeader(h jose.Header, types []string) error {
 	return nil
 }
 
-// verify tries the keys that are good for the algorithm of the JWS, and returns what was signed.
+// verify tries the keys that are good for the algorithm of the JWS, and returns
+// what was signed.
 func verify(jws *jose.JSONWebSignature, keys []any) ([]byte, error) {
 	for _, key := range keys {
 		alg, err := algorithmOf(key)

@@ -16,11 +16,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxKeyFile is far beyond any key; it keeps a path to /dev/zero from filling memory.
+// maxKeyFile is far beyond any key; it keeps a path to /dev/zero from filling
+// memory.
 const maxKeyFile = 64 << 10
 
-// LoadSigner reads a private key for SSH: OpenSSH's own format or PEM, without a passphrase. A file that others may
-// read is refused.
+// LoadSigner reads a private key for SSH: OpenSSH's own format or PEM, without
+// a passphrase. A file that others may read is refused.
 func LoadSigner(path string) (ssh.Signer, error) {
 	data, err := readSecretFile(path)
 	if err != nil {
@@ -39,8 +40,9 @@ func LoadSigner(path string) (ssh.Signer, error) {
 	return signer, nil
 }
 
-// LoadOrCreateSigner is LoadSigner, except that where there is no file it makes an Ed25519 key in OpenSSH's format, mode
-// 0600, in a directory that is made with mode 0700 where there is none. created says whether it did. When several
+// LoadOrCreateSigner is LoadSigner, except that where there is no file it makes
+// an Ed25519 key in OpenSSH's format, mode 0600, in a directory that is made
+// with mode 0700 where there is none. created says whether it did. When several
 // processes start at once, all return the same key.
 func LoadOrCreateSigner(path string) (signer ssh.Signer, created bool, err error) {
 	created, err = createIfMissing(path, func(key ed25519.PrivateKey) (*pem.Block, error) {
@@ -53,7 +55,8 @@ func LoadOrCreateSigner(path string) (signer ssh.Signer, created bool, err error
 	return signer, created, err
 }
 
-// LoadOrCreateEd25519 is LoadOrCreateSigner for keys that sign tokens: Ed25519 in PEM, PKCS #8.
+// LoadOrCreateEd25519 is LoadOrCreateSigner for keys that sign tokens: Ed25519
+// in PEM, PKCS #8.
 func LoadOrCreateEd25519(path string) (key ed25519.PrivateKey, created bool, err error) {
 	created, err = createIfMissing(path, func(key ed25519.PrivateKey) (*pem.Block, error) {
 		der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -103,7 +106,8 @@ func readKeyFile(path string) ([]byte, fs.FileMode, error) {
 		return nil, 0, err
 	}
 	defer f.Close()
-	// The mode is that of the file which is read, so that nobody can swap one for the other in between.
+	// The mode is that of the file which is read, so that nobody can swap one
+	// for the other in between.
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
@@ -118,7 +122,8 @@ func readKeyFile(path string) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), nil
 }
 
-// createIfMissing makes a key file unless there is one, and says whether it did.
+// createIfMissing makes a key file unless there is one, and says whether it
+// did.
 func createIfMissing(path string, encode func(ed25519.PrivateKey) (*pem.Block, error)) (created bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, err
@@ -138,8 +143,9 @@ func createIfMissing(path string, encode func(ed25519.PrivateKey) (*pem.Block, e
 	return created, nil
 }
 
-// createFile writes a file that nobody ever sees half written, and that never replaces another: a hard link, unlike a
-// rename, fails when the name is taken. created is false when another process was first.
+// createFile writes a file that nobody ever sees half written, and that never
+// replaces another: a hard link, unlike a rename, fails when the name is taken.
+// created is false when another process was first.
 func createFile(path string, data []byte) (created bool, err error) {
 	dir := filepath.Dir(path)
 	if err := makeKeyDir(dir); err != nil {
@@ -167,8 +173,8 @@ func createFile(path string, data []byte) (created bool, err error) {
 	return true, syncDir(dir)
 }
 
-// makeKeyDir makes a directory for keys. In one that everybody may write to, somebody could put a key of their own in
-// the place of ours.
+// makeKeyDir makes a directory for keys. In one that everybody may write to,
+// somebody could put a key of their own in the place of ours.
 func makeKeyDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -222,7 +222,8 @@ func TestLoadSignerDoesNotWaitForAPipe(t *testing.T) {
 
 const createEnv = "STAGEDOOR_TEST_CREATE_KEY"
 
-// TestCreateInAnotherProcess is what TestConcurrentCreation runs many times over.
+// TestCreateInAnotherProcess is what TestConcurrentCreation runs many times
+// over.
 func TestCreateInAnotherProcess(t *testing.T) {
 	path := os.Getenv(createEnv)
 	if path == "" {
@@ -235,7 +236,8 @@ func TestCreateInAnotherProcess(t *testing.T) {
 	t.Logf("key %s created=%v", ssh.FingerprintSHA256(signer.PublicKey()), created)
 }
 
-// Two processes that start at once must agree upon one key, or one would serve with a key that is on no disk.
+// Two processes that start at once must agree upon one key, or one would serve
+// with a key that is on no disk.
 func TestConcurrentCreation(t *testing.T) {
 	for round := range 5 {
 		dir := t.TempDir()
@@ -386,7 +388,8 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 	}
 }
 
-// publicBase64 is what between the lines of a PEM is, as some secret stores keep it.
+// publicBase64 is what between the lines of a PEM is, as some secret stores
+// keep it.
 func publicBase64(t testing.TB, pub []byte) []byte {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(string(pub)), "\n")

@@ -30,7 +30,8 @@ func (o *keyOptions) admit(remote netip.Addr, now time.Time) error {
 	return nil
 }
 
-// keyFlags are the options that switch an extension; with "no-" in front they switch it off.
+// keyFlags are the options that switch an extension; with "no-" in front they
+// switch it off.
 var keyFlags = map[string]string{
 	"pty":              PermitPTY,
 	"port-forwarding":  PermitPortForwarding,
@@ -38,12 +39,13 @@ var keyFlags = map[string]string{
 	"x11-forwarding":   PermitX11Forwarding,
 }
 
-// restricted is what "restrict" leaves: sshd's takes away all but commands, and promises to do so with powers yet to
-// be invented.
+// restricted is what "restrict" leaves: sshd's takes away all but commands, and
+// promises to do so with powers yet to be invented.
 var restricted = []string{PermitExec, PermitSFTP}
 
-// parse reads options up to the first white space outside of quotes, and returns what follows. They apply in order, so
-// "restrict,pty" gives a PTY and "pty,restrict" does not; names are not case-sensitive. All as in sshd.
+// parse reads options up to the first white space outside of quotes, and
+// returns what follows. They apply in order, so "restrict,pty" gives a PTY and
+// "pty,restrict" does not; names are not case-sensitive. All as in sshd.
 func (o *keyOptions) parse(s string) (rest string, err error) {
 	o.permissions = DefaultPermissions()
 	for s != "" && !isBlank(s[0]) {
@@ -72,8 +74,8 @@ type keyOption struct {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// cutOption splits off the first option. In a value, \" stands for a quote, and a backslash before anything else for
-// itself.
+// cutOption splits off the first option. In a value, \" stands for a quote, and
+// a backslash before anything else for itself.
 func cutOption(s string) (o keyOption, rest string, err error) {
 	end := strings.IndexAny(s, "=, \t")
 	if end < 0 {
@@ -220,7 +222,8 @@ func (o *keyOptions) expiryTime(value string) error {
 	return nil
 }
 
-// parseExpiryTime reads YYYYMMDD[HHMM[SS]], in local time unless Z or UTC follows.
+// parseExpiryTime reads YYYYMMDD[HHMM[SS]], in local time unless Z or UTC
+// follows.
 func parseExpiryTime(value string) (time.Time, error) {
 	digits, zone := value, time.Local
 	for _, suffix := range []string{"Z", "UTC"} {

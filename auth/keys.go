@@ -8,15 +8,17 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// RSA keys below are too weak; above, checking one signature costs more than a stranger may make us spend. The upper
-// bound is also the largest that ssh-keygen makes.
+// RSA keys below are too weak; above, checking one signature costs more than a
+// stranger may make us spend. The upper bound is also the largest that
+// ssh-keygen makes.
 const (
 	minRSABits = 2048
 	maxRSABits = 16384
 )
 
-// CheckKey says whether a public key is of a kind that is accepted for signing in: Ed25519, ECDSA and their security
-// key forms, RSA of 2048 to 16384 bits. Of a certificate it checks both the key and the authority's. It says nothing
+// CheckKey says whether a public key is of a kind that is accepted for signing
+// in: Ed25519, ECDSA and their security key forms, RSA of 2048 to 16384 bits.
+// Of a certificate it checks both the key and the authority's. It says nothing
 // about who may use the key.
 func CheckKey(key ssh.PublicKey) error {
 	switch k := key.(type) {

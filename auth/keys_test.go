@@ -10,7 +10,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// rsaOf makes a public key with a modulus of so many bits; it takes no prime to be refused.
+// rsaOf makes a public key with a modulus of so many bits; it takes no prime to
+// be refused.
 func rsaOf(t testing.TB, bits int) ssh.PublicKey {
 	t.Helper()
 	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))

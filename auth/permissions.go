@@ -8,8 +8,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// The vocabulary of permissions: what OpenSSH's certificate extensions name, and what they leave out, under our own
-// suffix. A permission is an extension that is present, whatever its value.
+// The vocabulary of permissions: what OpenSSH's certificate extensions name,
+// and what they leave out, under our own suffix. A permission is an extension
+// that is present, whatever its value.
 const (
 	PermitPTY             = "permit-pty"
 	PermitPortForwarding  = "permit-port-forwarding"
@@ -20,8 +21,8 @@ const (
 	PermitControl         = "permit-control@stagedoor" // act upon the task itself, not only inside of it
 )
 
-// Critical options narrow what the extensions permit. Permissions with a critical option that is not named here
-// permit nothing.
+// Critical options narrow what the extensions permit. Permissions with a
+// critical option that is not named here permit nothing.
 const (
 	ForceCommand  = "force-command"          // run instead of whatever the guest asks for; see ForcedCommand
 	SourceAddress = "source-address"         // comma-separated addresses and CIDR blocks the guest must come from
@@ -29,11 +30,12 @@ const (
 	PermitListen  = "permitlisten@stagedoor" // host:port that tcpip-forward may listen on, comma-separated
 )
 
-// ExtIdentity is the extension in which the name of an identity travels with its permissions. It permits nothing.
+// ExtIdentity is the extension in which the name of an identity travels with
+// its permissions. It permits nothing.
 const ExtIdentity = "identity@stagedoor"
 
-// noTouchRequired waives the touch of a security key. x/crypto/ssh acts upon it during sign-in; it permits nothing
-// afterwards.
+// noTouchRequired waives the touch of a security key. x/crypto/ssh acts upon it
+// during sign-in; it permits nothing afterwards.
 const noTouchRequired = "no-touch-required"
 
 // permissionNames are the extensions that permit something.
@@ -64,16 +66,18 @@ func (s Side) String() string {
 	return fmt.Sprintf("Side(%d)", int(s))
 }
 
-// A rule is one line of the table: who may start a thing, and what the guest's permissions must say for it. A host
-// acts for the guest it serves, so what it may start depends on the guest's permissions too.
+// A rule is one line of the table: who may start a thing, and what the guest's
+// permissions must say for it. A host acts for the guest it serves, so what it
+// may start depends on the guest's permissions too.
 type rule struct {
 	from  Side
 	needs []string // any one of them; none: being signed in is enough
 	check func(p *ssh.Permissions, payload []byte) error
 }
 
-// channelRules: every channel type that may be opened. Any other is refused. agent-connect (and agent-req below) is
-// what newer OpenSSH calls auth-agent@openssh.com.
+// channelRules: every channel type that may be opened. Any other is refused.
+// agent-connect (and agent-req below) is what newer OpenSSH calls
+// auth-agent@openssh.com.
 var channelRules = map[string]rule{
 	"session":                           {from: Guest},
 	"direct-tcpip":                      {from: Guest, needs: []string{PermitPortForwarding}, check: checkDirectTCPIP},
@@ -85,8 +89,9 @@ var channelRules = map[string]rule{
 	"x11":                               {from: Host, needs: []string{PermitX11Forwarding}},
 }
 
-// sessionRules: the requests on a session channel that need a permission. They are refused from the host and on other
-// channels. Any request that is not named here (env, signal, exit-status, …) passes: the other end answers it.
+// sessionRules: the requests on a session channel that need a permission. They
+// are refused from the host and on other channels. Any request that is not
+// named here (env, signal, exit-status, …) passes: the other end answers it.
 var sessionRules = map[string]rule{
 	"pty-req":                    {from: Guest, needs: []string{PermitPTY}},
 	"shell":                      {from: Guest, needs: []string{PermitPTY, PermitExec}}, // without a PTY it is an exec
@@ -97,8 +102,9 @@ var sessionRules = map[string]rule{
 	"agent-req":                  {from: Guest, needs: []string{PermitAgentForwarding}},
 }
 
-// globalRules: every global request that may pass. Any other is refused, as both ends would anyway; above all a
-// host's hostkeys-00@openssh.com, which would make the guest's client remember the host's keys as the gateway's.
+// globalRules: every global request that may pass. Any other is refused, as
+// both ends would anyway; above all a host's hostkeys-00@openssh.com, which
+// would make the guest's client remember the host's keys as the gateway's.
 var globalRules = map[string]rule{
 	"tcpip-forward":                          {from: Guest, needs: []string{PermitPortForwarding}, check: checkTCPIPForward},
 	"cancel-tcpip-forward":                   {from: Guest, needs: []string{PermitPortForwarding}},
@@ -109,8 +115,10 @@ var globalRules = map[string]rule{
 	"keepalive@openssh.com":                  {from: eitherSide},
 }
 
-// AllowChannel says whether the table lets a side open a channel, for a guest with permissions p. It returns nil or an
-// *ssh.OpenChannelError with the reason and words for the guest. extra is the type-specific data of the open request.
+// AllowChannel says whether the table lets a side open a channel, for a guest
+// with permissions p. It returns nil or an *ssh.OpenChannelError with the
+// reason and words for the guest. extra is the type-specific data of the open
+// request.
 func AllowChannel(p *ssh.Permissions, from Side, channelType string, extra []byte) error {
 	r, known := channelRules[channelType]
 	if !known {
@@ -122,8 +130,9 @@ func AllowChannel(p *ssh.Permissions, from Side, channelType string, extra []byt
 	return nil
 }
 
-// AllowRequest says whether the table lets a side send a request on a channel of channelType, for a guest with
-// permissions p. It returns nil or an error that wraps [ErrDenied], with words for the guest.
+// AllowRequest says whether the table lets a side send a request on a channel
+// of channelType, for a guest with permissions p. It returns nil or an error
+// that wraps [ErrDenied], with words for the guest.
 func AllowRequest(p *ssh.Permissions, from Side, channelType, requestType string, payload []byte) error {
 	r, known := sessionRules[requestType]
 	switch {
@@ -135,8 +144,9 @@ func AllowRequest(p *ssh.Permissions, from Side, channelType, requestType string
 	return r.apply(p, from, requestType, payload)
 }
 
-// AllowGlobal says whether the table lets a side send a global request, for a guest with permissions p. It returns nil
-// or an error that wraps [ErrDenied], with words for the guest.
+// AllowGlobal says whether the table lets a side send a global request, for a
+// guest with permissions p. It returns nil or an error that wraps [ErrDenied],
+// with words for the guest.
 func AllowGlobal(p *ssh.Permissions, from Side, requestType string, payload []byte) error {
 	r, known := globalRules[requestType]
 	if !known {
@@ -161,7 +171,8 @@ func (r rule) apply(p *ssh.Permissions, from Side, what string, payload []byte) 
 	return nil
 }
 
-// usable refuses permissions that were never given, and those with a restriction that would otherwise be skipped.
+// usable refuses permissions that were never given, and those with a
+// restriction that would otherwise be skipped.
 func usable(p *ssh.Permissions) error {
 	if p == nil {
 		return denied("not signed in")
@@ -195,8 +206,9 @@ func hasAny(p *ssh.Permissions, names []string) bool {
 	return false
 }
 
-// checkSubsystem: sftp has a permission of its own, any other subsystem is a command that the host was told to run.
-// Under a forced command that command is what runs, so it needs leave to run commands as well.
+// checkSubsystem: sftp has a permission of its own, any other subsystem is a
+// command that the host was told to run. Under a forced command that command is
+// what runs, so it needs leave to run commands as well.
 func checkSubsystem(p *ssh.Permissions, payload []byte) error {
 	var request struct{ Name string }
 	if err := ssh.Unmarshal(payload, &request); err != nil {
@@ -226,16 +238,18 @@ func FullPermissions() *ssh.Permissions {
 	return p
 }
 
-// DefaultPermissions returns a new value with what a key without options and a grant without a list get: everything,
-// as under sshd.
+// DefaultPermissions returns a new value with what a key without options and a
+// grant without a list get: everything, as under sshd.
 func DefaultPermissions() *ssh.Permissions { return FullPermissions() }
 
-// noPermissions is a value to add to; as it is, a guest may open sessions in which nothing can be started.
+// noPermissions is a value to add to; as it is, a guest may open sessions in
+// which nothing can be started.
 func noPermissions() *ssh.Permissions {
 	return &ssh.Permissions{CriticalOptions: map[string]string{}, Extensions: map[string]string{}}
 }
 
-// clone copies what is understood of p: extensions and critical options, no data of other packages.
+// clone copies what is understood of p: extensions and critical options, no
+// data of other packages.
 func clone(p *ssh.Permissions) *ssh.Permissions {
 	c := noPermissions()
 	maps.Copy(c.Extensions, p.Extensions)
@@ -243,7 +257,8 @@ func clone(p *ssh.Permissions) *ssh.Permissions {
 	return c
 }
 
-// IdentityName returns the name that travels with permissions, or "" if there is none.
+// IdentityName returns the name that travels with permissions, or "" if there
+// is none.
 func IdentityName(p *ssh.Permissions) string {
 	if p == nil {
 		return ""
@@ -251,8 +266,8 @@ func IdentityName(p *ssh.Permissions) string {
 	return p.Extensions[ExtIdentity]
 }
 
-// ForcedCommand returns the command that must run in place of any shell, command or subsystem a guest asks for, and
-// whether there is one.
+// ForcedCommand returns the command that must run in place of any shell,
+// command or subsystem a guest asks for, and whether there is one.
 func ForcedCommand(p *ssh.Permissions) (command string, forced bool) {
 	if p == nil {
 		return "", false

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A tableCase says, independently of the table, what one thing needs. The test below makes every combination of side
-// and permission from it.
+// A tableCase says, independently of the table, what one thing needs. The test
+// below makes every combination of side and permission from it.
 type tableCase struct {
 	name    string
 	from    []Side
@@ -140,7 +140,8 @@ func (c *tableCase) expect(t *testing.T, what string, p *ssh.Permissions, from S
 	}
 }
 
-// A line that is added to the table without a line in the test would go untested.
+// A line that is added to the table without a line in the test would go
+// untested.
 func TestTableCasesCoverTheTable(t *testing.T) {
 	covered := map[string]bool{}
 	for _, c := range tableCases() {
@@ -170,7 +171,8 @@ func TestUnknownChannelTypeIsNamedAsSuch(t *testing.T) {
 	}
 }
 
-// An agent that dispatched on the request alone would run a command for one that came in on another channel.
+// An agent that dispatched on the request alone would run a command for one
+// that came in on another channel.
 func TestSessionRequestsOnOtherChannels(t *testing.T) {
 	for name := range sessionRules {
 		for _, channelType := range []string{"direct-tcpip", "x11", "", "sessioN"} {
@@ -192,7 +194,8 @@ func TestSubsystemPayloadMustBeReadable(t *testing.T) {
 	}
 }
 
-// A forced command is a command: it takes permit-exec to have it run, whatever a guest asks for.
+// A forced command is a command: it takes permit-exec to have it run, whatever
+// a guest asks for.
 func TestForceCommandOnlyNarrows(t *testing.T) {
 	forced := func(extensions ...string) *ssh.Permissions {
 		p := noPermissions()

@@ -11,19 +11,21 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// The type and audience of renewal credentials are their own, so that none passes for a host token, nor the other way
-// round, even where both are signed with the same key.
+// The type and audience of renewal credentials are their own, so that none
+// passes for a host token, nor the other way round, even where both are signed
+// with the same key.
 const (
 	renewalType     = "stagedoor-renewal+jwt"
 	renewalAudience = "stagedoor-renewal"
 )
 
-// maxRenewalAge is how long after the token was issued a registration without a deadline can be renewed: a credential
-// that never ends is not made.
+// maxRenewalAge is how long after the token was issued a registration without a
+// deadline can be renewed: a credential that never ends is not made.
 const maxRenewalAge = 30 * 24 * time.Hour
 
-// A Renewal is the credential by which an agent comes back after its tunnel was lost, when its host token may long have
-// expired. It is good only together with a proof of the agent key, which the tunnel's Hello gives.
+// A Renewal is the credential by which an agent comes back after its tunnel was
+// lost, when its host token may long have expired. It is good only together
+// with a proof of the agent key, which the tunnel's Hello gives.
 type Renewal struct {
 	Task     TaskID
 	AgentKey ed25519.PublicKey
@@ -91,8 +93,9 @@ func (c *renewalClaims) renewal() (*Renewal, error) {
 	return r, r.Grant.Check()
 }
 
-// VerifyRenewal checks a renewal credential that one of the keys signed. The caller must still compare AgentKey with
-// the key that the agent proved. The error wraps [ErrTokenExpired] or [ErrTokenInvalid].
+// VerifyRenewal checks a renewal credential that one of the keys signed. The
+// caller must still compare AgentKey with the key that the agent proved. The
+// error wraps [ErrTokenExpired] or [ErrTokenInvalid].
 func VerifyRenewal(keys []ed25519.PublicKey, raw string, now time.Time) (*Renewal, error) {
 	claims, err := verifyRenewalClaims(keys, raw)
 	if err != nil {

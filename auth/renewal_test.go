@@ -153,7 +153,8 @@ func TestTokenAndRenewalAreNotConfused(t *testing.T) {
 	}
 }
 
-// The largest token that is accepted can be renewed, whatever its comments hold.
+// The largest token that is accepted can be renewed, whatever its comments
+// hold.
 func TestRenewalOfTheLargestToken(t *testing.T) {
 	key := newKey(t)
 	token := Token{Task: someTask, IssuedAt: noon, Expires: noon.Add(time.Hour)}

@@ -19,7 +19,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// sshdServer runs a real sshd for each connection, as inetd would, so that it sees the address that the guest has.
+// sshdServer runs a real sshd for each connection, as inetd would, so that it
+// sees the address that the guest has.
 type sshdServer struct {
 	listener net.Listener
 	config   string
@@ -90,7 +91,8 @@ func (s *sshdServer) serve(t *testing.T, sshd string) {
 	}
 }
 
-// dial signs in from a loopback address; refused says that sshd did not let the key in.
+// dial signs in from a loopback address; refused says that sshd did not let the
+// key in.
 func (s *sshdServer) dial(t *testing.T, signer ssh.Signer, addr string) (client *ssh.Client, refused bool) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
@@ -190,7 +192,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// Options mean here what they mean to sshd: who gets in from where, and what they may do then.
+// Options mean here what they mean to sshd: who gets in from where, and what
+// they may do then.
 func TestOptionsAsUnderSSHD(t *testing.T) {
 	s := startSSHD(t)
 	target, err := net.Listen("tcp", "127.0.0.1:0")

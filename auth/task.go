@@ -5,15 +5,17 @@ import (
 	"strings"
 )
 
-// maxTaskID is the longest label that DNS allows: in end-to-end use the task is the host name that a guest types.
+// maxTaskID is the longest label that DNS allows: in end-to-end use the task is
+// the host name that a guest types.
 const maxTaskID = 63
 
-// A TaskID names a task, in the form that [ParseTaskID] returns. It is the SSH user name of the task's guests and, end
-// to end, the host name.
+// A TaskID names a task, in the form that [ParseTaskID] returns. It is the SSH
+// user name of the task's guests and, end to end, the host name.
 type TaskID string
 
-// ParseTaskID checks and normalises the name of a task: 1 to 63 of a-z, 0-9, dot, underscore and hyphen, the first a
-// letter or digit. Upper case is folded, because ssh(1) folds host names.
+// ParseTaskID checks and normalises the name of a task: 1 to 63 of a-z, 0-9,
+// dot, underscore and hyphen, the first a letter or digit. Upper case is
+// folded, because ssh(1) folds host names.
 func ParseTaskID(s string) (TaskID, error) {
 	if s == "" {
 		return "", fmt.Errorf("task name is empty: use 1 to %d letters, digits, '.', '_' and '-'", maxTaskID)
@@ -30,7 +32,8 @@ func ParseTaskID(s string) (TaskID, error) {
 	return TaskID(folded), nil
 }
 
-// foldASCII folds ASCII alone: strings.ToLower would turn the Kelvin sign into a k.
+// foldASCII folds ASCII alone: strings.ToLower would turn the Kelvin sign into
+// a k.
 func foldASCII(r rune) rune {
 	if 'A' <= r && r <= 'Z' {
 		return r + ('a' - 'A')

@@ -13,8 +13,9 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// What is wrong with a token that is refused. Errors wrap one of the two and say what the owner of the agent can do;
-// they hold nothing of the token but its task, times and claim names.
+// What is wrong with a token that is refused. Errors wrap one of the two and
+// say what the owner of the agent can do; they hold nothing of the token but
+// its task, times and claim names.
 var (
 	ErrTokenExpired = errors.New("token has expired")
 	ErrTokenInvalid = errors.New("token is not valid")
@@ -29,11 +30,13 @@ const DefaultAudience = "stagedoor"
 // maxTokenID bounds what a gateway must remember of each token.
 const maxTokenID = 128
 
-// hostTokenTypes are what the typ of a host token may be. Most libraries write "JWT", some nothing.
+// hostTokenTypes are what the typ of a host token may be. Most libraries write
+// "JWT", some nothing.
 var hostTokenTypes = []string{"JWT", ""}
 
-// A Token is a host token: a JWT (RFC 7519) by which a CI system lets an agent register as the host of a task. Its
-// claims are aud, jti, iat, nbf, exp, "task" and "grant".
+// A Token is a host token: a JWT (RFC 7519) by which a CI system lets an agent
+// register as the host of a task. Its claims are aud, jti, iat, nbf, exp,
+// "task" and "grant".
 type Token struct {
 	Task      TaskID
 	ID        string    // claim jti, 1 to 128 printable ASCII characters
@@ -55,8 +58,9 @@ type tokenClaims struct {
 	Grant     Grant            `json:"grant"`
 }
 
-// MintToken signs a host token: with EdDSA by an ed25519.PrivateKey, with HS256 by a []byte of 32 bytes or more.
-// Times are cut to whole seconds. Task and Expires are required; by default IssuedAt is now, ID random, and Audience
+// MintToken signs a host token: with EdDSA by an ed25519.PrivateKey, with HS256
+// by a []byte of 32 bytes or more. Times are cut to whole seconds. Task and
+// Expires are required; by default IssuedAt is now, ID random, and Audience
 // [DefaultAudience].
 func MintToken(key any, t Token) (string, error) {
 	if t.IssuedAt.IsZero() {
@@ -87,7 +91,8 @@ func MintToken(key any, t Token) (string, error) {
 	return raw, nil
 }
 
-// token checks what can be checked without a clock: that everything required is there and makes sense.
+// token checks what can be checked without a clock: that everything required is
+// there and makes sense.
 func (c *tokenClaims) token() (*Token, error) {
 	t := &Token{ID: c.ID, Grant: c.Grant}
 	var err error
@@ -141,8 +146,8 @@ func claimTask(s string) (TaskID, error) {
 	return task, nil
 }
 
-// A TokenVerifier checks host tokens. Without keys it refuses all. It may be used by many goroutines at once, as long
-// as nobody changes it.
+// A TokenVerifier checks host tokens. Without keys it refuses all. It may be
+// used by many goroutines at once, as long as nobody changes it.
 type TokenVerifier struct {
 	Keys     []any            // ed25519.PublicKey for EdDSA, []byte of at least 32 bytes for HS256; any of them may have signed
 	Audience string           // what aud must name; empty: DefaultAudience
@@ -151,8 +156,8 @@ type TokenVerifier struct {
 	Now      func() time.Time // nil: time.Now
 }
 
-// Check says whether the verifier can verify anything: whether it has keys, and all are of a supported kind. Verify
-// refuses everything while it cannot.
+// Check says whether the verifier can verify anything: whether it has keys, and
+// all are of a supported kind. Verify refuses everything while it cannot.
 func (v *TokenVerifier) Check() error {
 	_, err := v.algorithms()
 	return err
@@ -177,8 +182,9 @@ func (v *TokenVerifier) algorithms() (algorithms []jose.SignatureAlgorithm, err 
 	return algorithms, nil
 }
 
-// Verify checks a host token and returns what it says. The error wraps [ErrTokenExpired] or [ErrTokenInvalid] and may
-// be shown to the agent that sent it.
+// Verify checks a host token and returns what it says. The error wraps
+// [ErrTokenExpired] or [ErrTokenInvalid] and may be shown to the agent that
+// sent it.
 func (v *TokenVerifier) Verify(raw string) (*Token, error) {
 	algorithms, err := v.algorithms()
 	if err != nil {
@@ -249,8 +255,9 @@ func (v *TokenVerifier) checkTimes(t *Token) error {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// DecodeToken reads a host token without verifying signature, audience and times: for the agent that found it in its
-// own environment, and needs to know its task and grant. The error wraps [ErrTokenInvalid].
+// DecodeToken reads a host token without verifying signature, audience and
+// times: for the agent that found it in its own environment, and needs to know
+// its task and grant. The error wraps [ErrTokenInvalid].
 func DecodeToken(raw string) (*Token, error) {
 	// Any algorithm that a gateway may one day accept; never none.
 	algorithms := []jose.SignatureAlgorithm{jose.EdDSA, jose.HS256, jose.ES256, jose.RS256}

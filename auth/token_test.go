@@ -158,7 +158,8 @@ func TestMintTokenRefuses(t *testing.T) {
 	}
 }
 
-// A key for tests of what is refused, and everything that could be mistaken for a secret of its.
+// A key for tests of what is refused, and everything that could be mistaken for
+// a secret of its.
 func keyAndConfusions(t testing.TB) (ed25519.PrivateKey, map[string][]byte) {
 	key := newKey(t)
 	der, err := x509.MarshalPKIXPublicKey(publicOf(key))
@@ -344,7 +345,8 @@ func TestTokenThatNests(t *testing.T) {
 	}
 }
 
-// strayBits changes bits of the last letter that belong to no byte: 64 bytes leave four of them.
+// strayBits changes bits of the last letter that belong to no byte: 64 bytes
+// leave four of them.
 func strayBits(signature string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	last := strings.IndexByte(alphabet, signature[len(signature)-1])
@@ -486,7 +488,8 @@ func TestSeveralKeys(t *testing.T) {
 	}
 }
 
-// The agent reads what a gateway may accept one day, and nothing that was not meant to be a token.
+// The agent reads what a gateway may accept one day, and nothing that was not
+// meant to be a token.
 func TestDecodeToken(t *testing.T) {
 	for _, alg := range []string{"EdDSA", "HS256", "ES256", "RS256"} {
 		raw := compact(`{"alg":"`+alg+`"}`, claims(t, map[string]any{"exp": 2, "iat": 1, "aud": "other"}), func([]byte) []byte { return []byte("any") })

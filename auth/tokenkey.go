@@ -12,8 +12,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// LoadTokenKey reads what MintToken signs with: an Ed25519 private key in PEM (PKCS #8), or else a shared secret. See
-// LoadTokenVerifyKey for what a shared secret is. A file that others may read is refused.
+// LoadTokenKey reads what MintToken signs with: an Ed25519 private key in PEM
+// (PKCS #8), or else a shared secret. See LoadTokenVerifyKey for what a shared
+// secret is. A file that others may read is refused.
 func LoadTokenKey(path string) (any, error) {
 	data, err := readSecretFile(path)
 	if err != nil {
@@ -33,9 +34,11 @@ func LoadTokenKey(path string) (any, error) {
 	return secret, nil
 }
 
-// LoadTokenVerifyKey reads what a TokenVerifier verifies with: an Ed25519 public key in PEM, or else a shared secret,
-// which is the file without a line break at its end, 32 bytes or more, and which others may not be able to read.
-// Whatever looks like another kind of key is refused and never taken for a secret: a public key is none.
+// LoadTokenVerifyKey reads what a TokenVerifier verifies with: an Ed25519
+// public key in PEM, or else a shared secret, which is the file without a line
+// break at its end, 32 bytes or more, and which others may not be able to read.
+// Whatever looks like another kind of key is refused and never taken for a
+// secret: a public key is none.
 func LoadTokenVerifyKey(path string) (any, error) {
 	data, mode, err := readKeyFile(path)
 	if err != nil {
@@ -102,7 +105,8 @@ func parseEd25519Public(data []byte) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// parseSecret refuses what is published rather than kept: with a public key as secret, anybody could sign.
+// parseSecret refuses what is published rather than kept: with a public key as
+// secret, anybody could sign.
 func parseSecret(data []byte) ([]byte, error) {
 	secret := bytes.TrimRight(data, "\r\n")
 	if _, _, _, _, err := ssh.ParseAuthorizedKey(secret); err == nil {
