@@ -58,9 +58,11 @@ func (s source) load() (*Config, *report) {
 	r := newReport(s.File)
 	values := viper.New()
 	if s.File != "" {
-		if data := readConfigFile(s.File, r); data != nil {
+		data := readConfigFile(s.File, r)
+		r.partial = data == nil
+		if data != nil {
 			if err := values.MergeConfigMap(nest(parseYAML(data, r))); err != nil {
-				r.addAt(s.File, "", "%v", err)
+				r.addLine(0, "", "%v", err)
 			}
 		}
 	}
@@ -77,21 +79,21 @@ func (s source) load() (*Config, *report) {
 func readConfigFile(path string, r *report) []byte {
 	f, err := os.Open(path)
 	if err != nil {
-		r.addAt(path, "", "%s", openHint(err))
+		r.addLine(0, "", "%s", openHint(err))
 		return nil
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		r.addAt(path, "", "%v", err)
+		r.addLine(0, "", "%v", err)
 		return nil
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o002 != 0 {
-		r.addAt(path, "", "every user of this machine can change it, and so decide who may enter: run chmod o-w %s", path)
+		r.addLine(0, "", "every user of this machine can change it, and so decide who may enter: run chmod o-w %s", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
 	if err != nil {
-		r.addAt(path, "", "%v", err)
+		r.addLine(0, "", "%v", err)
 		return nil
 	}
 	return data

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,7 @@ type mistake struct {
 	Where string // FILE:LINE, --flag or VARIABLE
 	Key   string // empty: it is about the file as a whole
 	Text  string // what is wrong, and what to do
+	line  int    // in the file; 0: it has none
 }
 
 // Error is one line that editors can jump to.
@@ -35,6 +37,7 @@ type report struct {
 	mistakes []mistake
 	warnings []mistake
 	wrong    map[string]bool // keys with a mistake
+	partial  bool            // some of the file was not understood, so that what seems to be missing may be there
 }
 
 func newReport(file string) *report {
@@ -43,39 +46,57 @@ func newReport(file string) *report {
 
 // add records a mistake in a key. Only the first of each key counts: the others
 // mostly follow from it.
-func (r *report) add(key, format string, args ...any) { r.addAt(r.where(key), key, format, args...) }
+func (r *report) add(key, format string, args ...any) {
+	if !r.wrong[key] {
+		where, line := r.where(key)
+		r.append(mistake{where, key, fmt.Sprintf(format, args...), line})
+	}
+}
+
+// addMissing is add for a key that is needed and not set.
+func (r *report) addMissing(key, text string) {
+	if !r.partial {
+		r.add(key, "%s", text)
+	}
+}
+
+// addLine records a mistake in a line of the file, 0 for the file as a whole.
+// key may be empty.
+func (r *report) addLine(line int, key, format string, args ...any) {
+	if key != "" && r.wrong[key] {
+		return
+	}
+	r.append(mistake{r.fileLine(line), key, fmt.Sprintf(format, args...), line})
+}
 
 // addItem records a mistake in item i of a list.
 func (r *report) addItem(key string, i int, format string, args ...any) {
-	r.mistakes = append(r.mistakes, mistake{r.whereItem(key, i), key, fmt.Sprintf(format, args...)})
-	r.wrong[key] = true
+	where, line := r.whereItem(key, i)
+	r.append(mistake{where, key, fmt.Sprintf(format, args...), line})
 }
 
-func (r *report) addAt(where, key, format string, args ...any) {
-	if r.wrong[key] {
-		return
-	}
-	if key != "" {
-		r.wrong[key] = true
-	}
-	r.mistakes = append(r.mistakes, mistake{where, key, fmt.Sprintf(format, args...)})
+func (r *report) append(m mistake) {
+	r.wrong[m.Key] = true
+	r.mistakes = append(r.mistakes, m)
 }
 
-// warn records what is allowed and looks like an oversight.
-func (r *report) warn(where, key, text string) {
-	r.warnings = append(r.warnings, mistake{where, key, text})
+// warnItem records what is allowed in item i of a list, but looks like an
+// oversight.
+func (r *report) warnItem(key string, i int, text string) {
+	where, line := r.whereItem(key, i)
+	r.warnings = append(r.warnings, mistake{where, key, text, line})
 }
 
 func (r *report) ok() bool { return len(r.mistakes) == 0 }
 
 // where tells where a key was set or, when it was not, where it would be.
-func (r *report) where(key string) string {
+func (r *report) where(key string) (string, int) {
 	if name := r.outside[key]; name != "" {
-		return name
+		return name, 0
 	}
 	for k := key; ; {
 		if line, ok := r.lines[k]; ok {
-			return fmt.Sprintf("%s:%d", r.file, line)
+			return r.fileLine(line), line
 		}
 		i := strings.LastIndexByte(k, '.')
 		if i < 0 {
@@ -84,24 +105,37 @@ func (r *report) where(key string) string {
 		k = k[:i]
 	}
 	if r.file != "" {
-		return r.file
+		return r.file, 0
 	}
-	return "--" + nameOfKey.Replace(key)
+	return "--" + nameOfKey.Replace(key), 0
 }
 
-func (r *report) whereItem(key string, i int) string {
+func (r *report) whereItem(key string, i int) (string, int) {
 	if line, ok := r.lines[fmt.Sprintf("%s[%d]", key, i)]; ok && r.outside[key] == "" {
-		return fmt.Sprintf("%s:%d", r.file, line)
+		return r.fileLine(line), line
 	}
 	return r.where(key)
 }
 
-// print writes one line for each mistake and warning.
+func (r *report) fileLine(line int) string {
+	if line == 0 {
+		return r.file
+	}
+	return fmt.Sprintf("%s:%d", r.file, line)
+}
+
+// all returns the mistakes in the order of the file.
+func (r *report) all() []mistake {
+	slices.SortStableFunc(r.mistakes, func(a, b mistake) int { return a.line - b.line })
+	return r.mistakes
+}
+
+// print writes one line for each warning and mistake.
 func (r *report) print(w io.Writer) {
 	for _, m := range r.warnings {
 		fmt.Fprintln(w, m.Error(), "(warning)")
 	}
-	for _, m := range r.mistakes {
+	for _, m := range r.all() {
 		fmt.Fprintln(w, m.Error())
 	}
 }

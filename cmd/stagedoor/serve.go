@@ -191,6 +191,7 @@ func (d *daemon) drain(ctx context.Context) error {
 	case <-lameDuck.C:
 	case <-ctx.Done():
 	}
+	d.private.Close() // its port, too, is the successor's now
 	ctx, cancelDeadline := context.WithTimeout(ctx, d.config.Drain.Deadline)
 	defer cancelDeadline()
 	if err := d.server.Drain(ctx); err != nil {
@@ -228,7 +229,7 @@ func (d *daemon) reload() {
 	for _, m := range r.warnings {
 		d.log.Warn("configuration", "warning", m.Error())
 	}
-	for _, m := range r.mistakes {
+	for _, m := range r.all() {
 		d.log.Error("configuration not reloaded, the old one stays in force", "mistake", m.Error())
 	}
 	if !r.ok() {

@@ -187,7 +187,7 @@ func (c *Config) guests(r *report) auth.Authorizer {
 			continue
 		}
 		for _, w := range keys.Warnings() {
-			r.warn(r.whereItem("guests.authorized_keys", i), "guests.authorized_keys", w)
+			r.warnItem("guests.authorized_keys", i, w)
 		}
 		any = append(any, keys)
 	}

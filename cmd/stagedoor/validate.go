@@ -56,7 +56,7 @@ func (c *Config) validateNames(r *report) {
 			r.add("ssh.address", "%q: %v; write it as guests reach it, as in terminal.example.com:22", c.SSH.Address, err)
 		}
 	} else if c.Domain == "" && c.HTTPS.Certificate != "" {
-		r.add("ssh.address", "nobody can tell what guests have to type; set domain, or ssh.address to host:port")
+		r.addMissing("ssh.address", "nobody can tell what guests have to type; set domain, or ssh.address to host:port")
 	}
 }
 
@@ -76,7 +76,7 @@ func (c *Config) validateListeners(r *report) {
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.Private.Listen); err == nil && !isLoopback(host) {
-		r.warn(r.where("private.listen"), "private.listen", "everybody who reaches "+c.Private.Listen+" can read the metrics: keep a firewall before it")
+		r.warnItem("private.listen", 0, "everybody who reaches "+c.Private.Listen+" can read the metrics: keep a firewall before it")
 	}
 }
 
@@ -111,7 +111,7 @@ func (c *Config) validateCertificate(r *report) {
 		r.add("https.certificate", "the key needs its certificate: set https.certificate to its file")
 	case c.HTTPS.Certificate != "":
 	case c.Domain == "":
-		r.add("domain", "there is neither a domain nor a certificate: set domain (--domain terminal.example.com) and the certificate is fetched by ACME, or set https.certificate and https.key to files")
+		r.addMissing("domain", "there is neither a domain nor a certificate: set domain (--domain terminal.example.com) and the certificate is fetched by ACME, or set https.certificate and https.key to files")
 	default:
 		c.validateACME(r)
 	}

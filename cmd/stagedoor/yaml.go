@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,6 +47,7 @@ func parseYAML(data []byte, r *report) map[string]any {
 	values := map[string]any{}
 	root := decodeDocument(data, r)
 	if root == nil {
+		r.partial = !r.ok()
 		return values
 	}
 	w := &yamlWalker{schema: newSchema(), report: r, values: values}
@@ -56,7 +59,7 @@ func parseYAML(data []byte, r *report) map[string]any {
 // or it cannot be read.
 func decodeDocument(data []byte, r *report) *yaml.Node {
 	if len(data) > maxConfigFile {
-		r.addAt(r.file, "", "it is larger than %d bytes: this is no configuration", maxConfigFile)
+		r.addLine(0, "", "it is larger than %d bytes: this is no configuration", maxConfigFile)
 		return nil
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
@@ -68,7 +71,7 @@ func decodeDocument(data []byte, r *report) *yaml.Node {
 		return nil
 	}
 	if err := d.Decode(&second); err == nil {
-		r.addAt(at(r, &second), "", "a second document begins here: keep to one")
+		r.addLine(second.Line, "", "a second document begins here: keep to one")
 	} else if !errors.Is(err, io.EOF) {
 		addSyntaxError(r, err)
 	}
@@ -81,17 +84,13 @@ func decodeDocument(data []byte, r *report) *yaml.Node {
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 func addSyntaxError(r *report, err error) {
-	text, where := err.Error(), r.file
+	text, line := err.Error(), 0
 	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
 		text = text[len(m[0]):]
-		if m[1] != "" {
-			where += ":" + m[1]
-		}
+		line, _ = strconv.Atoi(m[1])
 	}
-	r.addAt(where, "", "this is not YAML: %s (look at indentation, colons and quotes)", text)
+	r.addLine(line, "", "this is not YAML: %s (look at indentation, colons and quotes)", text)
 }
-
-func at(r *report, n *yaml.Node) string { return r.file + ":" + strconv.Itoa(max(1, n.Line)) }
 
 // yamlWalker walks a document along the schema, so that its depth is bounded by
 // the schema's and not by the document.
@@ -108,14 +107,15 @@ func (w *yamlWalker) mapping(n *yaml.Node, prefix string) {
 	case isNull(n):
 		return
 	case n.Kind != yaml.MappingNode:
-		w.report.addAt(at(w.report, n), name, "expected keys with values below it, got %s", describe(n))
+		w.report.partial = true
+		w.report.addLine(n.Line, name, "expected keys with values below it, got %s", describe(n))
 		return
 	}
 	first := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if line, twice := first[key.Value]; twice {
-			w.report.addAt(at(w.report, key), prefix+key.Value, "it is set a second time; the first is in line %d: keep one", line)
+			w.report.addLine(key.Line, prefix+key.Value, "it is set a second time; the first is in line %d: keep one", line)
 			continue
 		}
 		first[key.Value] = key.Line
@@ -140,8 +140,9 @@ func (w *yamlWalker) entry(key, value *yaml.Node, full string) {
 // unknown reports a key that does not exist, and the one that was probably
 // meant.
 func (w *yamlWalker) unknown(key *yaml.Node, full string) {
+	w.report.partial = true
 	if key.Kind != yaml.ScalarNode {
-		w.report.mistakes = append(w.report.mistakes, mistake{at(w.report, key), "", "a key must be plain text"})
+		w.report.addLine(key.Line, "", "a key must be plain text")
 		return
 	}
 	full = quoteIfOdd(full)
@@ -149,7 +150,7 @@ func (w *yamlWalker) unknown(key *yaml.Node, full string) {
 	if meant := w.schema.closest(full); meant != "" {
 		hint = "did you mean " + meant + "?"
 	}
-	w.report.addAt(at(w.report, key), full, "there is no such key; %s", hint)
+	w.report.addLine(key.Line, full, "there is no such key; %s", hint)
 }
 
 // quoteIfOdd keeps what is not the text of a key from reaching the terminal raw.
@@ -177,7 +178,7 @@ func (w *yamlWalker) leaf(f field, n *yaml.Node) {
 		_, err = parse(f.Value.Type(), raw)
 	}
 	if err != nil {
-		w.report.addAt(at(w.report, where), f.Key, "%v", err)
+		w.report.addLine(where.Line, f.Key, "%v", err)
 		return
 	}
 	w.values[f.Key] = raw
@@ -237,23 +238,25 @@ func describe(n *yaml.Node) string {
 	return kind + strconv.QuoteToASCII(n.Value[:min(len(n.Value), 60)])
 }
 
-// closest returns the key that is nearest to a mistyped one, or "".
+// closest returns the keys that a mistyped one probably stands for, or "".
 func (s schema) closest(key string) string {
+	var keys []string
+	for _, f := range fields(new(Config)) {
+		keys = append(keys, f.Key)
+	}
+	keys = append(keys, slices.Sorted(maps.Keys(s.sections))...)
 	best, distance := "", 3
-	consider := func(k string) {
-		if d := editDistance(key, k); d < distance || d == distance && k < best {
+	var elsewhere []string // the right name in the wrong section is as common a slip
+	for _, k := range keys {
+		if d := editDistance(key, k); d < distance {
 			best, distance = k, d
 		}
-		// The right name in the wrong section is as common a slip.
-		if distance > 1 && key != k && lastPart(key) == lastPart(k) {
-			best, distance = k, 1
+		if lastPart(k) == lastPart(key) {
+			elsewhere = append(elsewhere, k)
 		}
 	}
-	for k := range s.sections {
-		consider(k)
-	}
-	for _, f := range fields(new(Config)) {
-		consider(f.Key)
+	if best == "" {
+		return strings.Join(elsewhere, " or ")
 	}
 	return best
 }
