@@ -76,7 +76,12 @@ func isTerminal(w io.Writer) bool {
 // themselves. JSON lets DEL, the C1 controls and the characters that reverse
 // text through; a terminal that shows a log obeys them.
 func escape(_ []string, a slog.Attr) slog.Attr {
-	if k := a.Value.Kind(); k != slog.KindString && k != slog.KindAny {
+	switch a.Value.Kind() {
+	case slog.KindDuration: // JSON would show a number of nanoseconds
+		a.Value = slog.StringValue(a.Value.Duration().String())
+		return a
+	case slog.KindString, slog.KindAny:
+	default:
 		return a
 	}
 	if s, ok := text(a.Value.Any()); ok {

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/term"
+
+	"github.com/stagedoor/stagedoor/agent"
+)
+
+// proofTimeout bounds each step of the proof.
+const proofTimeout = 30 * time.Second
+
+// show waits for the agent, proves that the task can be entered, and prints how.
+// It returns when the user has seen enough.
+func (t *try) show(ctx context.Context, registered <-chan agent.Registration) error {
+	select {
+	case <-registered:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(proofTimeout):
+		return errors.New("the agent could not register with the gateway: run with --verbose to see why")
+	}
+	if err := t.prove(ctx); err != nil {
+		return err
+	}
+	if t.connect {
+		return t.enter(ctx)
+	}
+	t.printCommands()
+	if f, ok := t.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	fmt.Fprintln(t.stdout, "\nThe gateway and the agent run until you press Ctrl-C.")
+	<-ctx.Done()
+	return nil
+}
+
+// prove runs one command and one copy through the gateway, with the very
+// configuration that is printed afterwards: first with the keys that ssh would
+// use by itself, and if none of them works unattended with a throw-away key.
+func (t *try) prove(ctx context.Context) error {
+	var failed error
+	for _, ownKeys := range []bool{true, false} {
+		if err := t.writeConfig(ownKeys); err != nil {
+			return err
+		}
+		if _, err := t.quiet(ctx, t.ssh, tryTask, "true"); err == nil {
+			failed = nil
+			break
+		} else {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("ssh cannot enter the task: %w", failed)
+	}
+	fmt.Fprintln(t.stdout, "Through the gateway, with the ssh of this machine:")
+	if err := t.proveCommand(ctx); err != nil {
+		return err
+	}
+	return t.proveCopy(ctx)
+}
+
+func (t *try) proveCommand(ctx context.Context) error {
+	const command = "echo $STAGEDOOR_TASK runs on $(uname -s), in $(pwd)"
+	out, err := t.quiet(ctx, t.ssh, tryTask, command)
+	if err != nil {
+		return fmt.Errorf("run a command through the gateway: %w", err)
+	}
+	fmt.Fprintf(t.stdout, "  ✓ ssh  %s", out)
+	return nil
+}
+
+// proveCopy copies random bytes from the task to here and compares them.
+func (t *try) proveCopy(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "stagedoor-try-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	want := make([]byte, 1<<20)
+	rand.Read(want)
+	from, to := filepath.Join(dir, "artifact"), filepath.Join(dir, "copy")
+	if err := os.WriteFile(from, want, 0o600); err != nil {
+		return err
+	}
+	if _, err := t.quiet(ctx, t.scp, tryTask+":"+from, to); err != nil {
+		return fmt.Errorf("copy a file through the gateway: %w", err)
+	}
+	got, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return errors.New("the file that scp brought through the gateway differs from the original")
+	}
+	fmt.Fprintln(t.stdout, "  ✓ scp  1 MiB, the same bytes on both ends")
+	return nil
+}
+
+// quiet runs ssh or scp without a terminal and without questions. Its error
+// holds what the program said.
+func (t *try) quiet(ctx context.Context, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, append([]string{"-F", t.configFile(), "-o", "BatchMode=yes"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", filepath.Base(program), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+func (t *try) configFile() string { return filepath.Join(t.dir, "ssh_config") }
+
+// writeConfig writes an ssh configuration that knows the gateway's host key, so
+// that the printed commands are short and ask nothing.
+func (t *try) writeConfig(ownKeys bool) error {
+	host, port, err := net.SplitHostPort(t.address)
+	if err != nil {
+		return err
+	}
+	known := filepath.Join(t.dir, "known_hosts")
+	line := "stagedoor-try " + string(ssh.MarshalAuthorizedKey(t.hostKey.PublicKey()))
+	if err := os.WriteFile(known, []byte(line), 0o600); err != nil {
+		return fmt.Errorf("write the gateway's host key for ssh: %w", err)
+	}
+	config := fmt.Sprintf("# Written by stagedoor try.\nHost %s\n  HostName %s\n  Port %s\n  User %s\n  HostKeyAlias stagedoor-try\n  UserKnownHostsFile %q\n  StrictHostKeyChecking yes\n",
+		tryTask, host, port, tryTask, known)
+	if !ownKeys {
+		config += fmt.Sprintf("  IdentityFile %q\n  IdentitiesOnly yes\n", t.throwFor)
+	}
+	if err := os.WriteFile(t.configFile(), []byte(config), 0o600); err != nil {
+		return fmt.Errorf("write a configuration for ssh: %w", err)
+	}
+	return nil
+}
+
+// printCommands prints what the user can copy. What is printed works as it is.
+func (t *try) printCommands() {
+	config := shellQuote(t.configFile())
+	fmt.Fprintf(t.stdout, "\nYour turn, in another terminal:\n\n    ssh -F %s %s\n", config, tryTask)
+	if file := t.someFile(); file != "" {
+		fmt.Fprintf(t.stdout, "    scp -F %s %s:%s %s\n", config, tryTask, shellQuote(file), shellQuote(os.TempDir()))
+	}
+	fmt.Fprintf(t.stdout, "\nOn a gateway of your own that is  ssh TASK@terminal.example.com\n")
+}
+
+// someFile is a file of the task's directory that scp can fetch, if there is
+// one.
+func (t *try) someFile() string {
+	entries, err := os.ReadDir(t.dropDir)
+	if err != nil {
+		return ""
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && !strings.HasPrefix(e.Name(), ".") && !strings.ContainsAny(e.Name(), ": \t\n'\"\\*?[") {
+			return e.Name()
+		}
+	}
+	return ""
+}
+
+// enter runs ssh in the foreground, for --connect.
+func (t *try) enter(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, t.ssh, "-F", t.configFile(), tryTask)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.stdin, t.stdout, t.stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitStatus(exit.ExitCode())
+	}
+	return err
+}
+
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// selfSigned makes a certificate for one name or address, and the pool that
+// trusts it and nothing else.
+func selfSigned(name string) (tls.Certificate, *x509.CertPool, error) {
+	var none tls.Certificate
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return none, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(30 * 24 * time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses:  []net.IP{net.ParseIP(name)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return none, nil, fmt.Errorf("make a certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return none, nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool, nil
+}
