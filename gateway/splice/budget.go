@@ -12,8 +12,7 @@ import (
 // not read: its receive window, which is constant. Data and stderr share it.
 const perFlow = 2 << 20
 
-// sweepEvery is how often a Budget looks, and how long a flow must have been
-// stalled to be counted.
+// sweepEvery is how often a Budget looks, and so how long a stall may go unseen.
 const sweepEvery = time.Second
 
 // A Budget bounds the bytes that stalled channels hold, for all joins of a
@@ -26,7 +25,8 @@ const sweepEvery = time.Second
 // holds the same memory. Bound the channels of a connection for that.
 type Budget struct {
 	bytes int64
-	used  atomic.Int64 // at the last sweep
+	delay time.Duration // how long a flow must have been stalled to be counted
+	used  atomic.Int64  // at the last sweep
 
 	mu    sync.Mutex // guards loads
 	loads map[load]struct{}
@@ -55,7 +55,7 @@ func NewBudget(bytes int64) *Budget {
 }
 
 func newBudget(bytes int64) *Budget {
-	return &Budget{bytes: bytes, loads: make(map[load]struct{}), stop: make(chan struct{})}
+	return &Budget{bytes: bytes, delay: sweepEvery, loads: make(map[load]struct{}), stop: make(chan struct{})}
 }
 
 // Full reports whether one more stalled direction would exceed the budget.
@@ -113,7 +113,7 @@ func (b *Budget) stalled(now int64) []stall {
 	defer b.mu.Unlock()
 	var all []stall
 	for l := range b.loads {
-		if since := l.stalledSince(); since > 0 && now-since >= int64(sweepEvery) {
+		if since := l.stalledSince(); since > 0 && now-since >= int64(b.delay) {
 			all = append(all, stall{l, since})
 		}
 	}

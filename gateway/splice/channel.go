@@ -39,6 +39,7 @@ func newChannel(o *opening, far ssh.Channel, reqs <-chan *ssh.Request) *channel 
 	c.flows[out.from], c.flows[back.from] = out, back
 	out.dst = far
 	back.src, back.reqs = far, reqs
+	c.j.channels.add()
 	c.goroutines = 1 // accept
 	c.run(back.receive)
 	return c
@@ -100,7 +101,8 @@ func (c *channel) leave() {
 		b.remove(c.flows[Guest])
 		b.remove(c.flows[Host])
 	}
-	c.j.closed(c.hooks)
+	c.j.closeHook(c.hooks)
+	c.j.channels.done()
 }
 
 // after calls f in a while, unless the channel ends before. c.mu is held.

@@ -70,7 +70,6 @@ func (l *leg) start(nc ssh.NewChannel) {
 	if n > 2*l.j.limits.opens {
 		l.cut("too many channels that wait to be opened or refused")
 	}
-	l.j.channels.add()
 	l.j.goroutines.Go(func() {
 		o := &opening{l: l, nc: nc, crowded: n > l.j.limits.opens, answered: answered}
 		o.run()
@@ -148,7 +147,7 @@ func (o *opening) run() {
 	}
 	e := refusal(err)
 	o.nc.Reject(e.Reason, e.Message)
-	o.l.j.closed(o.hooks)
+	o.l.j.closeHook(o.hooks)
 }
 
 // dial asks the hooks, and then the other side, for the channel.
@@ -201,9 +200,8 @@ func refusal(err error) *ssh.OpenChannelError {
 	return &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: err.Error()}
 }
 
-// closed ends the books of a channel.
-func (j *join) closed(h *ChannelHooks) {
-	defer j.channels.done()
+// closeHook tells a channel's hooks that it is no more.
+func (j *join) closeHook(h *ChannelHooks) {
 	defer j.rescue(nil)
 	if h != nil && h.Closed != nil {
 		h.Closed()

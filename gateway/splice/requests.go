@@ -1,6 +1,10 @@
 package splice
 
-import "golang.org/x/crypto/ssh"
+import (
+	"bytes"
+
+	"golang.org/x/crypto/ssh"
+)
 
 // requests is a bounded queue of requests in the order of their arrival. Its
 // owner has the lock.
@@ -11,13 +15,10 @@ type requests struct {
 	maxBytes int
 }
 
-// push appends r. It returns false when the queue is full. A window-change that
-// follows another takes its place: only the last size counts, and a guest who
-// drags a window's corner sends hundreds.
+// push appends r. It returns false when the queue is full. What only says again
+// what is still in the queue takes no place of its own.
 func (q *requests) push(r *ssh.Request) bool {
-	if n := len(q.list); n > 0 && isResize(r) && isResize(q.list[n-1]) {
-		q.bytes += len(r.Payload) - len(q.list[n-1].Payload)
-		q.list[n-1] = r
+	if q.coalesce(r) {
 		return true
 	}
 	if len(q.list) >= q.maxCount || len(q.list) > 0 && q.bytes+len(r.Payload) > q.maxBytes {
@@ -28,7 +29,37 @@ func (q *requests) push(r *ssh.Request) bool {
 	return true
 }
 
-func isResize(r *ssh.Request) bool { return r.Type == "window-change" && !r.WantReply }
+// maxLookBack bounds what a push costs.
+const maxLookBack = 16
+
+// coalesce merges r with an equal request that nothing but sizes and signals
+// follow: of sizes only the last counts (a guest who drags a window's corner
+// sends hundreds), and a signal that is pending is not pending twice, as in
+// POSIX. It returns true if that was all there was to do.
+func (q *requests) coalesce(r *ssh.Request) bool {
+	if !mayCoalesce(r) {
+		return false
+	}
+	for i := len(q.list) - 1; i >= max(0, len(q.list)-maxLookBack) && mayCoalesce(q.list[i]); i-- {
+		old := q.list[i]
+		if old.Type != r.Type {
+			continue
+		}
+		if r.Type == "window-change" {
+			q.bytes += len(r.Payload) - len(old.Payload)
+			q.list[i] = r
+			return true
+		}
+		if bytes.Equal(old.Payload, r.Payload) {
+			return true
+		}
+	}
+	return false
+}
+
+func mayCoalesce(r *ssh.Request) bool {
+	return !r.WantReply && (r.Type == "window-change" || r.Type == "signal")
+}
 
 // pop takes the oldest request. The queue is not empty.
 func (q *requests) pop() *ssh.Request {
