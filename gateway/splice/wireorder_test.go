@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,12 @@ func (r *wireRig) close(t *testing.T) {
 // connectPeer connects a peer to x/crypto, and returns x/crypto's end.
 func connectPeer(t *testing.T, isGuest bool) (*peer, Conn) {
 	t.Helper()
+	return connectPeerThrough(t, isGuest, func(c net.Conn) net.Conn { return c })
+}
+
+// connectPeerThrough does so over what wrap makes of the gateway's socket.
+func connectPeerThrough(t *testing.T, isGuest bool, wrap func(net.Conn) net.Conn) (*peer, Conn) {
+	t.Helper()
 	far, near := socketPair(t)
 	type result struct {
 		conn Conn
@@ -51,7 +58,7 @@ func connectPeer(t *testing.T, isGuest bool) (*peer, Conn) {
 		if isGuest {
 			handshake = serve
 		}
-		conn, err := handshake(near)
+		conn, err := handshake(wrap(near))
 		c <- result{conn, err}
 	}()
 	p, err := newPeer(t, far, isGuest)

@@ -222,10 +222,12 @@ func (w *world) testTerminal(t *testing.T) {
 	screen.tmux("send-keys", "C-c")
 	screen.typeLine("s=$?; clear; echo sta''tus $s")
 	screen.waitFor("status 130")
-	screen.typeLine("sleep 1000")
+	// A ^Z that comes before the job has its process group stops nothing.
+	screen.typeLine(`sh -c 'echo rea""dy; exec sleep 1000'`)
+	screen.waitFor("ready")
 	screen.tmux("send-keys", "C-z")
 	screen.waitFor("Stopped")
-	screen.typeLine("kill %1; clear; exit 3")
+	screen.typeLine("kill -9 %1; wait; clear; exit 3")
 	screen.waitFor("ssh ended with 3")
 }
 
@@ -265,7 +267,7 @@ func (s *screen) typeLine(line string) {
 func (s *screen) waitFor(text string) {
 	s.t.Helper()
 	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		shown := s.tmux("capture-pane", "-p")
