@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // sshdServer runs a real sshd for each connection, as inetd would, so that it
@@ -32,10 +34,7 @@ type sshdServer struct {
 
 func startSSHD(t *testing.T) *sshdServer {
 	t.Helper()
-	sshd, err := exec.LookPath("/usr/sbin/sshd")
-	if err != nil {
-		t.Skip("/usr/sbin/sshd is not installed")
-	}
+	sshd := testenv.Need(t, "sshd")
 	if os.Getuid() == 0 {
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // its privilege separation directory
 			t.Skip(err)
