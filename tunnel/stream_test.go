@@ -159,6 +159,7 @@ func TestJammedConnection(t *testing.T) {
 	f := startForwarder(t, g.addr)
 	tun, l := connect(t, g, newDialer(t, f.addr))
 	gw, agent := openStream(t, tun, l)
+	read := run(func() error { _, err := gw.Read(make([]byte, 1)); return err })
 	f.setJam(true)
 	var writers sync.WaitGroup
 	for range 100 { // more than the sockets' buffers hold, by 256 KiB each
@@ -185,6 +186,9 @@ func TestJammedConnection(t *testing.T) {
 	}
 	if err := await(t, "Close", run(gw.Close)); err != nil {
 		t.Errorf("Close: %v", err)
+	}
+	if err := await(t, "Read", read); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read: %v", err)
 	}
 
 	f.setJam(false)
