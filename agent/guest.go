@@ -27,10 +27,11 @@ type guest struct {
 	clock   func() time.Time // of the gateway; nil: the server's own
 	remote  netip.AddrPort   // of the guest; zero when unknown
 	local   netip.AddrPort
-	log     *slog.Logger
+	log     *slog.Logger // enter adds who the guest is
 
-	entered sync.Once
-	conn    *ssh.ServerConn // set by enter
+	handshake *time.Timer // closes the connection unless the guest signs in
+	entered   sync.Once
+	conn      *ssh.ServerConn // set by enter
 
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
@@ -63,9 +64,11 @@ func (g *guest) remoteText() string {
 
 // serve serves the connection until it ends and everything that ran on it has ended too.
 func (g *guest) serve() {
-	defer g.recoverTo(func() {})
+	defer recoverTo(g.log, func() {})
 	defer g.end()
-	g.nc.SetDeadline(time.Now().Add(g.server.Limits.withDefaults().Handshake))
+	// A timer, as the library sets deadlines of its own.
+	g.handshake = time.AfterFunc(g.server.Limits.withDefaults().Handshake, func() { g.nc.Close() })
+	defer g.handshake.Stop()
 	srv := &gliderlabs.Server{
 		ServerConfigCallback:     func(gliderlabs.Context) *ssh.ServerConfig { return g.config() },
 		ConnectionFailedCallback: func(_ net.Conn, err error) { g.failed(err) },
@@ -102,8 +105,7 @@ func (g *guest) enter(conn *ssh.ServerConn) {
 // permissions returns what the guest may do. Nil, which permits nothing, unless it has signed in.
 func (g *guest) permissions() *ssh.Permissions { return g.conn.Permissions }
 
-func (g *guest) identity() string     { return auth.IdentityName(g.conn.Permissions) }
-func (g *guest) logger() *slog.Logger { return g.log }
+func (g *guest) identity() string { return auth.IdentityName(g.conn.Permissions) }
 
 // isOpenSSH tells whether the client is OpenSSH's, the one that eow@openssh.com is for.
 func (g *guest) isOpenSSH() bool {
@@ -112,12 +114,12 @@ func (g *guest) isOpenSSH() bool {
 
 // handleGlobal answers a global request. Forwardings that a guest asks the host to listen for are answered here.
 func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ssh.Request) (ok bool, payload []byte) {
-	defer g.recoverTo(func() { ok = false })
 	conn, _ := ctx.Value(gliderlabs.ContextKeyConn).(*ssh.ServerConn)
 	if conn == nil {
 		return false, nil
 	}
 	g.enter(conn)
+	defer recoverTo(g.log, func() { ok = false })
 	if err := auth.AllowGlobal(g.permissions(), auth.Guest, r.Type, r.Payload); err != nil {
 		g.log.Debug("request refused", "request", r.Type, "error", err)
 		return false, nil
@@ -136,8 +138,8 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 
 // handleChannel serves a channel until it has ended. It is the one place where channels begin.
 func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh.NewChannel, _ gliderlabs.Context) {
-	defer g.recoverTo(func() { g.nc.Close() })
 	g.enter(conn)
+	defer recoverTo(g.log, func() { g.nc.Close() })
 	if err := g.beginChannel(nc); err != nil {
 		g.log.Debug("channel refused", "type", nc.ChannelType(), "error", err)
 		reason, words := ssh.Prohibited, err.Error()
@@ -189,9 +191,9 @@ func (g *guest) endChannel() {
 }
 
 // recoverTo stops a panic, logs it with its stack, and calls f. It is to be deferred.
-func (g *guest) recoverTo(f func()) {
+func recoverTo(log *slog.Logger, f func()) {
 	if v := recover(); v != nil {
-		g.log.Error("panic", "panic", v, "stack", string(debug.Stack()))
+		log.Error("panic", "panic", v, "stack", string(debug.Stack()))
 		f()
 	}
 }

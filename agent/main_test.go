@@ -27,7 +27,8 @@ import (
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
-	if runAsHelper() {
+	if os.Getenv("AGENT_TEST_BACKGROUND") != "" {
+		serveInBackground()
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -36,14 +37,13 @@ func TestMain(m *testing.M) {
 // testHost is a Server on a loopback listener with a guest's key that it grants entry to.
 type testHost struct {
 	*Server
-	t       *testing.T
-	addr    string
-	dir     string // of the task
-	home    string // of the guest's client: keys, known_hosts, sockets
-	guest   ssh.Signer
-	events  *eventLog
-	logs    *syncBuffer
-	options []string // of the OpenSSH clients
+	t      *testing.T
+	addr   string
+	dir    string // of the task
+	home   string // of the guest's client: keys, known_hosts, sockets
+	guest  ssh.Signer
+	events *eventLog
+	logs   *syncBuffer
 }
 
 // eventLog notes the sessions that have ended.
@@ -99,9 +99,6 @@ func must(t testing.TB, err error) {
 // newTestHost starts a host. change may alter the Server before it serves.
 func newTestHost(t *testing.T, change func(*Server)) *testHost {
 	t.Helper()
-	if testing.Short() && os.Getenv("CI") == "" {
-		t.Log("short")
-	}
 	hostKey, _ := newSigner(t)
 	guest, guestKey := newSigner(t)
 	h := &testHost{
@@ -258,9 +255,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// runAsHelper lets the test binary be a program of its own.
-func runAsHelper() bool { return false }
-
 // start begins a command; the function it returns waits for its result.
 func start(t *testing.T, cmd *exec.Cmd) func(*testing.T) result {
 	t.Helper()
@@ -298,4 +292,21 @@ func (h *testHost) pid(name string) (pid int) {
 func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !bytes.Contains(b[bytes.LastIndexByte(b, ')'):], []byte(" Z "))
+}
+
+func encodeKey(t *testing.T, key ed25519.PrivateKey) string {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "")
+	must(t, err)
+	return string(pem.EncodeToMemory(block))
+}
+
+// backgroundHost makes a host out of what TestStartedInTheBackground put into the environment.
+func backgroundHost() (*Server, net.Listener, error) {
+	key, err := ssh.ParsePrivateKey([]byte(os.Getenv("AGENT_TEST_KEY")))
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return &Server{Task: "task-1", HostKey: key, Grant: &auth.Grant{AuthorizedKeys: []string{os.Getenv("AGENT_TEST_BACKGROUND")}}}, l, err
 }

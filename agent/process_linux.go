@@ -33,24 +33,17 @@ func processesOfSession(sid int) []int {
 		if err != nil {
 			continue
 		}
-		if s, state := statOf(name); s == sid && state != 'Z' && state != 'X' {
+		if s, err := unix.Getsid(pid); err == nil && s == sid && !isZombie(name) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// statOf reads the session and the state of a process, see proc(5). The command's name stands in parentheses and may itself
-// hold any character, so the fields are counted from the last one of these.
-func statOf(pid string) (sid int, state byte) {
+// isZombie reads the state of a process, see proc(5). The command's name stands before it in parentheses and may itself hold any
+// character, so the last of these counts.
+func isZombie(pid string) bool {
 	b, err := os.ReadFile("/proc/" + pid + "/stat")
-	if err != nil {
-		return 0, 0
-	}
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 4 {
-		return 0, 0
-	}
-	sid, _ = strconv.Atoi(string(fields[3]))
-	return sid, fields[0][0]
+	return err != nil || len(fields) == 0 || fields[0][0] == 'Z' || fields[0][0] == 'X'
 }

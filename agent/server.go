@@ -66,7 +66,7 @@ type Server struct {
 
 	mu        sync.Mutex // guards the fields below
 	closed    bool
-	listeners map[net.Listener]bool
+	listeners map[*net.Listener]bool
 	guests    map[*guest]bool
 	wg        sync.WaitGroup // one per guest; Add only under mu while not closed
 }
@@ -100,10 +100,10 @@ func (s *Server) Serve(l net.Listener) error {
 	if err := s.setup(); err != nil {
 		return err
 	}
-	if !s.addListener(l) {
+	if !s.addListener(&l) {
 		return net.ErrClosed
 	}
-	defer s.removeListener(l)
+	defer s.removeListener(&l)
 	clock := gatewayClock(l)
 	for delay := time.Duration(0); ; {
 		nc, err := l.Accept()
@@ -227,20 +227,20 @@ func (s *Server) removeGuest(g *guest) {
 	s.wg.Done()
 }
 
-func (s *Server) addListener(l net.Listener) bool {
+func (s *Server) addListener(l *net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	if s.listeners == nil {
-		s.listeners = make(map[net.Listener]bool)
+		s.listeners = make(map[*net.Listener]bool)
 	}
 	s.listeners[l] = true
 	return true
 }
 
-func (s *Server) removeListener(l net.Listener) {
+func (s *Server) removeListener(l *net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l)
@@ -284,7 +284,7 @@ func (s *Server) closeListeners() {
 	defer s.mu.Unlock()
 	s.closed = true
 	for l := range s.listeners {
-		l.Close()
+		(*l).Close()
 	}
 }
 
@@ -312,16 +312,20 @@ func (s *Server) touch() { s.lastActivity.Store(time.Now().UnixNano()) }
 func (s *Server) sessionStarted(log *slog.Logger, info SessionInfo) {
 	s.touch()
 	log.Info("session started", "kind", info.Kind, "pty", info.PTY)
-	if s.SessionStart != nil {
-		s.SessionStart(info)
-	}
+	callBack(log, s.SessionStart, info)
 }
 
 func (s *Server) sessionEnded(log *slog.Logger, info SessionInfo) {
 	s.sessions.Add(-1)
 	log.Info("session ended", "kind", info.Kind, "pty", info.PTY, "status", info.ExitStatus, "duration", info.Ended.Sub(info.Started))
-	if s.SessionEnd != nil {
-		s.SessionEnd(info)
+	callBack(log, s.SessionEnd, info)
+}
+
+// callBack calls a function of the embedder's. A panic in it must not keep a session from ending in order.
+func callBack(log *slog.Logger, f func(SessionInfo), info SessionInfo) {
+	defer recoverTo(log, func() {})
+	if f != nil {
+		f(info)
 	}
 }
 

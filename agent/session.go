@@ -52,7 +52,7 @@ func (s *session) close() {
 // goSafely runs f beside the request loop. A panic in it ends the session alone.
 func (s *session) goSafely(f func()) {
 	s.wg.Go(func() {
-		defer s.guest.recoverTo(func() { s.ch.Close() })
+		defer recoverTo(s.guest.log, func() { s.ch.Close() })
 		f()
 	})
 }
@@ -66,7 +66,7 @@ func (s *session) serveRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		run, err := s.answer(r)
 		if err != nil {
-			s.guest.logger().Debug("request refused", "request", r.Type, "error", err)
+			s.guest.log.Debug("request refused", "request", r.Type, "error", err)
 		}
 		r.Reply(err == nil, nil)
 		if run != nil {
@@ -117,7 +117,7 @@ func (s *session) allocate(payload []byte) error {
 	}
 	t, err := openTerminal(winsize{req.Columns, req.Rows, req.Width, req.Height}, req.Modes)
 	if err != nil {
-		s.guest.logger().Warn("no terminal for the guest", "error", err)
+		s.guest.log.Warn("no terminal for the guest", "error", err)
 		return err
 	}
 	s.term, s.termName = t, req.Term

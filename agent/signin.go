@@ -76,10 +76,10 @@ func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
 	return auth.GrantKeys{Now: g.server.now}.Authorize(context.Background(), id, task)
 }
 
-// authLog ends the handshake's deadline once the guest is in, and notes failures.
+// authLog stops the handshake's timer once the guest is in, and notes failures.
 func (g *guest) authLog(_ ssh.ConnMetadata, method string, err error) {
 	if err == nil {
-		g.nc.SetDeadline(time.Time{})
+		g.handshake.Stop()
 		return
 	}
 	g.log.Debug("sign-in refused", "method", method, "error", err)

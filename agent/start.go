@@ -48,7 +48,7 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 	c, notice := s.command(p)
 	proc, failure := startProcess(c)
 	if failure != nil {
-		s.guest.logger().Warn("program not started", "shell", c.path, "dir", c.dir, "error", failure)
+		s.guest.log.Warn("program not started", "shell", c.path, "dir", c.dir, "error", failure)
 		return s.runner(p, func() exit { return s.fail(c, failure) }), nil
 	}
 	s.proc = proc
@@ -171,10 +171,10 @@ func (s *session) runner(p plan, run func() exit) func() {
 			Started:    time.Now(),
 			ExitStatus: -1,
 		}
-		srv.sessionStarted(s.guest.logger(), info)
+		srv.sessionStarted(s.guest.log, info)
 		defer func() {
 			info.Ended = time.Now()
-			srv.sessionEnded(s.guest.logger(), info)
+			srv.sessionEnded(s.guest.log, info)
 		}()
 		e := run()
 		info.ExitStatus = e.status
@@ -257,7 +257,7 @@ func (s *session) stopInput(p *process) {
 func (s *session) runSFTP() exit {
 	done := make(chan error, 1)
 	go func() {
-		defer s.guest.recoverTo(func() { done <- errors.New("sftp server failed") })
+		defer recoverTo(s.guest.log, func() { done <- errors.New("sftp server failed") })
 		done <- serveSFTP(s, s.guest.server.host.dir)
 	}()
 	var err error
@@ -265,11 +265,11 @@ func (s *session) runSFTP() exit {
 	case err = <-done:
 	case <-s.gone:
 		if err = waitFor(done, sftpPatience); errors.Is(err, errPatience) {
-			s.guest.logger().Warn("sftp server left behind: the file system does not answer")
+			s.guest.log.Warn("sftp server left behind: the file system does not answer")
 		}
 	}
 	if err != nil {
-		s.guest.logger().Debug("sftp ended", "error", err)
+		s.guest.log.Debug("sftp ended", "error", err)
 		return exit{status: 1}
 	}
 	return exit{}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -65,6 +66,7 @@ func recordedClient(t *testing.T, h *testHost) (*ssh.Client, <-chan *recorder) {
 			return
 		}
 		g := h.newGuest(nc, nil)
+		g.handshake = time.NewTimer(patience)
 		conn, chans, reqs, err := ssh.NewServerConn(nc, g.config())
 		if err != nil {
 			return

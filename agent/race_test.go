@@ -1,0 +1,6 @@
+//go:build race
+
+package agent
+
+// raced tells that the race detector is on, which makes everything several times as slow.
+const raced = true
