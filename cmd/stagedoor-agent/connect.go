@@ -39,7 +39,7 @@ sessions see none of the variables that begin with STAGEDOOR_, other than
 STAGEDOOR_TASK.
 
 Exit status:
-  0  ended by SIGINT or SIGTERM, or there was no token
+  0  ended by SIGINT, SIGTERM or SIGHUP, or there was no token
   1  something went wrong on this machine
   2  called wrongly
   3  refused: the gateway does not accept the token

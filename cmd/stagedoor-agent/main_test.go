@@ -13,13 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -162,7 +162,8 @@ func unusedAddress(t *testing.T) string {
 // TestSignalEndsInPeace also shows that a lost link is dialled again, and that
 // the same command is not printed again for it.
 func TestSignalEndsInPeace(t *testing.T) {
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	// Under nohup, SIGHUP is not among them: the agent inherits that.
+	for _, sig := range cli.EndSignals() {
 		t.Run(sig.String(), func(t *testing.T) {
 			cert, _ := testenv.Certificate(t)
 			server := startServer(t, cert)

@@ -42,7 +42,7 @@ func newGatewayCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVarP(&s.File, "config", "c", s.File, "configuration `file`, in YAML")
+	cmd.Flags().StringVarP(&s.File, "config", "c", s.File, "configuration `file`, in YAML (STAGEDOOR_CONFIG)")
 	cmd.Flags().BoolVar(&check, "check", false, "say what is wrong with the configuration, and start nothing")
 	addConfigFlags(cmd.Flags(), func(string) bool { return true })
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +51,7 @@ func newGatewayCommand() *cobra.Command {
 			return checkConfig(cmd, s)
 		}
 		signals := make(chan os.Signal, 8)
-		signal.Notify(signals, syscall.SIGHUP, os.Interrupt, syscall.SIGTERM)
+		signal.Notify(signals, append(cli.EndSignals(), syscall.SIGHUP)...)
 		defer signal.Stop(signals)
 		d := &daemon{source: s, stderr: cmd.ErrOrStderr(), signals: signals}
 		return d.run(cmd.Context())

@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		newTokenCommand(),
 		newKeygenCommand(),
 		cli.UntilSignal(newProxyCommand()),
+		cli.UntilSignal(newTryCommand()),
 		cli.VersionCommand("stagedoor", version.String()),
 	)
 	return cli.Run(ctx, root, args, stdin, stdout, stderr)

@@ -66,14 +66,15 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err error) {
 	config, r := d.source.load()
 	settings = config.settings(r, &d.certificates, r.ok())
-	r.print(d.stderr)
 	if !r.ok() {
+		r.print(d.stderr)
 		return settings, cli.ExitStatus(cli.Failed)
 	}
 	d.config = config
 	if err := d.openLog(); err != nil {
 		return settings, err
 	}
+	d.warn(r)
 	if d.listeners, err = config.listen(ctx); err != nil {
 		return settings, err
 	}
@@ -103,6 +104,12 @@ func (d *daemon) openLog() error {
 	}
 	d.log = slog.New(h)
 	return nil
+}
+
+func (d *daemon) warn(r *report) {
+	for _, m := range r.warnings {
+		d.log.Warn("configuration looks like an oversight", "warning", m.Error())
+	}
 }
 
 // boundAddress puts the port that the system chose in the place of 0.
@@ -226,9 +233,7 @@ func (d *daemon) reload() {
 		d.keepFixed(config)
 	}
 	settings := config.settings(r, &d.certificates, r.ok())
-	for _, m := range r.warnings {
-		d.log.Warn("configuration", "warning", m.Error())
-	}
+	d.warn(r)
 	for _, m := range r.all() {
 		d.log.Error("configuration not reloaded, the old one stays in force", "mistake", m.Error())
 	}

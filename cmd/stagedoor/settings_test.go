@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -89,5 +90,43 @@ func TestNoPermissions(t *testing.T) {
 	c, _ = loadText(t, "domain: a.example.com\n")
 	if !slices.Equal(c.Guests.Permissions, shortPermissions()) || len(c.Guests.Permissions) < 5 {
 		t.Errorf("by default %v", c.Guests.Permissions)
+	}
+}
+
+func TestCertificateIsChecked(t *testing.T) {
+	leaf := certificateFor(t, "a.example.com").Leaf
+	for _, test := range []struct {
+		domain string
+		now    time.Time
+		want   string
+	}{
+		{"a.example.com", time.Now(), ""},
+		{"", time.Now(), ""},
+		{"b.example.com", time.Now(), "it is not for b.example.com"},
+		{"a.example.com", time.Now().Add(2 * time.Hour), "it expired on"},
+	} {
+		err := checkLeaf(leaf, test.domain, test.now)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", test.domain, err, test.want)
+		}
+	}
+	if checkLeaf(nil, "", time.Now()) == nil {
+		t.Error("no certificate passed for one")
+	}
+}
+
+// A manager renews for ever and cannot be stopped: a reload must not add one.
+func TestReloadKeepsTheManager(t *testing.T) {
+	var s certificates
+	c, r := loadText(t, "domain: a.example.com\nstate_dir: state\n")
+	s.source(c, r)
+	s.source(c, r)
+	if len(s.managers) != 1 {
+		t.Errorf("%d managers for one domain", len(s.managers))
+	}
+	c.Domain = "b.example.com"
+	s.source(c, r)
+	if len(s.managers) != 2 {
+		t.Errorf("%d managers for two domains", len(s.managers))
 	}
 }

@@ -103,18 +103,31 @@ func Status(name string, err error, w io.Writer) int {
 	return Failed
 }
 
-// UntilSignal makes SIGINT and SIGTERM end the context that cmd runs with. A
-// second one ends the process in the ordinary way.
+// UntilSignal makes SIGINT, SIGTERM and SIGHUP end the context that cmd runs
+// with. A second one ends the process in the ordinary way.
 func UntilSignal(cmd *cobra.Command) *cobra.Command {
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := signal.NotifyContext(cmd.Context(), EndSignals()...)
 		defer stop()
 		context.AfterFunc(ctx, stop)
 		cmd.SetContext(ctx)
 		return run(cmd, args)
 	}
 	return cmd
+}
+
+// EndSignals are SIGTERM, SIGINT and SIGHUP, without those that this process was
+// started to ignore, as nohup makes it ignore SIGHUP, and a shell without job
+// control SIGINT in the background.
+func EndSignals() []os.Signal {
+	ends := []os.Signal{syscall.SIGTERM}
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			ends = append(ends, s)
+		}
+	}
+	return ends
 }
 
 // VersionCommand returns the command that prints one line of version.
