@@ -122,8 +122,8 @@ func (l *Listener) offer(st *Stream) {
 }
 
 // Accept returns the next stream, a *Stream, whose header has been read. It
-// returns an error that wraps net.ErrClosed, and the reason, when the
-// Listener was closed or its tunnel has ended.
+// returns an error that wraps net.ErrClosed, and tells the reason, when the
+// Listener was closed or its tunnel has ended; Err has the reason itself.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case st := <-l.accepted:

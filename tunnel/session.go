@@ -205,11 +205,16 @@ func (s *session) cause() error {
 }
 
 // closedError returns an error for a caller who came too late.
-func (s *session) closedError() error {
-	if err := s.cause(); err != nil && err != ErrClosed {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
+func (s *session) closedError() error { return tooLate(s.cause()) }
+
+// tooLate wraps ErrClosed and tells the cause, but does not wrap that: an
+// accept loop would take some of what ends a connection, such as ECONNABORTED,
+// for something that passes.
+func tooLate(cause error) error {
+	if cause == nil || cause == ErrClosed {
+		return ErrClosed
 	}
-	return ErrClosed
+	return fmt.Errorf("%w: %v", ErrClosed, cause)
 }
 
 // watch ends the tunnel when the other side is dead, and otherwise comes
@@ -275,9 +280,9 @@ func (s *session) reserve() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.err != nil && s.err != ErrClosed:
-		return fmt.Errorf("%w: %w", ErrClosed, s.err)
-	case s.err != nil || s.closing:
+	case s.err != nil:
+		return tooLate(s.err)
+	case s.closing:
 		return ErrClosed
 	case s.refused:
 		return fmt.Errorf("%w: the agent takes no more streams", ErrClosed)

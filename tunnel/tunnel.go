@@ -91,8 +91,8 @@ const WebSocketPath = "/tunnel"
 var ErrTooManyStreams = errors.New("tunnel: too many streams")
 
 // ErrClosed is why a tunnel has ended that was closed on this side. Calls
-// that come too late return an error that wraps it and the reason. It wraps
-// net.ErrClosed.
+// that come too late return an error that wraps it and tells the reason; Err
+// has the reason itself. It wraps net.ErrClosed.
 var ErrClosed = fmt.Errorf("tunnel: %w", net.ErrClosed)
 
 // A Tunnel is the gateway's side of a connection with an agent. [Accept]
@@ -167,8 +167,8 @@ func (t *Tunnel) handle(m Message) {
 func (t *Tunnel) Streams() int { return t.session.count() }
 
 // LastRead returns when bytes were last read from the agent. A healthy agent
-// of whom nothing else is heard sends some every 15 seconds; use Probe to
-// find out sooner.
+// of whom nothing else is heard sends some every 15 seconds, so that short
+// silence means nothing; use Probe to find out sooner.
 func (t *Tunnel) LastRead() time.Time {
 	return t.session.link.start.Add(time.Duration(t.session.link.lastRead.Load()))
 }

@@ -7,10 +7,12 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -626,4 +628,18 @@ func TestAcceptNeedsTLS13OrABinding(t *testing.T) {
 		t.Errorf("TLS 1.2: %v", err)
 	}
 	await(t, "the client", dialed)
+}
+
+// What ended the connection must not look to an accept loop like something
+// that passes.
+func TestAcceptErrorHidesTheCause(t *testing.T) {
+	_, l := pair(t)
+	l.session.fail(fmt.Errorf("read: %w", syscall.ECONNABORTED))
+	_, err := l.Accept()
+	if !errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNABORTED) || !strings.Contains(err.Error(), syscall.ECONNABORTED.Error()) {
+		t.Errorf("Accept: %v", err)
+	}
+	if !errors.Is(l.Err(), syscall.ECONNABORTED) {
+		t.Errorf("Err: %v", l.Err())
+	}
 }
