@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	// retireSilence closes a tunnel that was replaced by a newer one of the
-	// same agent: an agent dials again because it gave the old one up, so what
-	// is silent on it is half open.
+	// retireSilence is how long the agent on an older tunnel may take to give a
+	// sign of life, and to stop when it was replaced. An agent dials again
+	// mostly because it gave the older tunnel up.
 	retireSilence = 5 * time.Second
 	// retireTick is how often a retiring tunnel is looked at.
-	retireTick = time.Second
+	retireTick = 2 * time.Second
 )
 
 // host is the host of one task as this gateway knows it: what was registered,
@@ -261,13 +261,22 @@ func (s *Server) retire(log *slog.Logger, t *tunnel.Tunnel, reg registration) {
 	log.Info("host dialled again, its older tunnel drains")
 	tick := time.NewTicker(retireTick)
 	defer tick.Stop()
-	for t.Streams() > 0 && time.Since(t.LastRead()) < retireSilence {
+	for t.Streams() > 0 && s.answers(t) {
 		select {
 		case <-t.Done():
+			return
+		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// answers asks an agent for a sign of life.
+func (s *Server) answers(t *tunnel.Tunnel) bool {
+	ctx, cancel := context.WithTimeout(s.ctx, retireSilence)
+	defer cancel()
+	return t.Probe(ctx) == nil
 }
 
 func (s *Server) tell(t *tunnel.Tunnel, m tunnel.Message) {

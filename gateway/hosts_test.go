@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -100,6 +101,39 @@ func TestSameTokenTwice(t *testing.T) {
 	}
 	if out, err := w.sshCommand("task-1", k, "true").CombinedOutput(); err != nil {
 		t.Errorf("the agent that had the task lost it: %v: %s", err, out)
+	}
+}
+
+// TestOlderTunnelDrains: an agent that dials again while its older tunnel still
+// works keeps the sessions on that one, idle ones too.
+func TestOlderTunnelDrains(t *testing.T) {
+	w := newWorld(t)
+	k := testenv.NewKey(t, w.dir, "alice")
+	token := w.token("task-1", time.Now(), k)
+	state := filepath.Join(w.dir, "state")
+	same := func(a *agent.Agent) { a.StateDir = state }
+	w.startAgent(token, same)
+	s, err := w.mustDial("task-1", k).NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, _ := s.StdinPipe()
+	stdout, _ := s.StdoutPipe()
+	if err := s.Start("cat"); err != nil {
+		t.Fatal(err)
+	}
+	w.startAgent(token, same)
+	eventually(t, "the older tunnel drains", func() bool { return strings.Contains(w.log.String(), "its older tunnel drains") })
+	if out, err := w.sshCommand("task-1", k, "echo new").CombinedOutput(); err != nil || string(out) != "new\n" {
+		t.Errorf("by the newer tunnel: %v: %q", err, out)
+	}
+	stdin.Write([]byte("still here\n"))
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "still here\n" {
+		t.Errorf("by the older tunnel: %v: %q", err, line)
+	}
+	stdin.Close()
+	if err := s.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -131,6 +131,11 @@ func (s *Settings) validate() error {
 	need(s.Certificate != nil, "no TLS certificate: agents could not connect")
 	need(s.Tokens != nil && len(s.Tokens.Keys) > 0, "no token key: no host could register")
 	need(s.Guests != nil, "no way for guests to sign in")
+	if s.Tokens != nil && len(s.Tokens.Keys) > 0 {
+		if err := s.Tokens.Check(); err != nil {
+			errs = append(errs, fmt.Errorf("gateway: token keys: %w", err))
+		}
+	}
 	if _, _, err := tunnel.ParseAddress(s.Address); err != nil {
 		errs = append(errs, fmt.Errorf("gateway: address for guests: %w", err))
 	}
