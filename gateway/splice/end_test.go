@@ -95,6 +95,30 @@ func TestGuestLeavesHostDoesNotRead(t *testing.T) {
 	echo(t, r)
 }
 
+// TestGuestClosesForward: of a forwarded connection all is delivered, however
+// long the host takes to read it.
+func TestGuestClosesForward(t *testing.T) {
+	r := newLimitedRig(t, nil, shortened(func(l *limits) { l.input = time.Millisecond }))
+	for _, from := range []Side{Guest, Host} {
+		guest, host := r.open(from, "forwarded-tcpip")
+		if from == Host {
+			guest, host = host, guest
+		}
+		in := noise(window)
+		guest.Write(in)
+		guest.CloseWrite()
+		guest.Close()
+		guest.closed(t)
+		for range 20 {
+			echo(t, r)
+		}
+		if got, err := io.ReadAll(host); err != nil || !bytes.Equal(got, in) {
+			t.Errorf("host read %d bytes of %d, %v", len(got), len(in), err)
+		}
+		host.closed(t)
+	}
+}
+
 // echo proves that both connections still work.
 func echo(t testing.TB, r *rig) {
 	t.Helper()

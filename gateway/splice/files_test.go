@@ -1,7 +1,6 @@
 package splice
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,5 +109,4 @@ func TestSFTPErrors(t *testing.T) {
 			t.Errorf("%s: direct %v, spliced %v", name, got[0], got[1])
 		}
 	}
-	_ = bytes.Equal
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -157,7 +158,7 @@ func TestFloodOfGlobals(t *testing.T) {
 // TestFloodOfOpens: what the host does not answer is refused beyond a number,
 // and costs the connection when not even refusals get through.
 func TestFloodOfOpens(t *testing.T) {
-	l := shortened(func(l *limits) { l.opens = 10 })
+	l := shortened(func(l *limits) { l.opens, l.guestEnd = 10, 50*time.Millisecond })
 	r := newWireRig(t, nil, l)
 	for id := range uint32(10) {
 		r.guest.send(openMessage("direct-tcpip", id))

@@ -115,7 +115,10 @@ func (f *flow) end() {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	f.ended = true
-	if f.from == Guest {
+	if f.from == Guest && f.c.session {
+		// The program must learn that its guest has gone although it does not
+		// read. Of any other channel CLOSE is the proper end, and data was
+		// meant to arrive.
 		f.c.after(f.c.j.limits.input, f.giveUp)
 	}
 	f.drained()

@@ -9,7 +9,7 @@ import (
 
 // limits are the times and sizes of a join. Tests shorten them.
 type limits struct {
-	input    time.Duration // how long input is delivered after a guest's CLOSE
+	input    time.Duration // how long a session's input is delivered after a guest's CLOSE
 	exit     time.Duration // how long output must have been quiet before a held exit status goes out
 	reply    time.Duration // how long a closed channel waits for replies to the host's last requests
 	order    time.Duration // how long one message waits for another so that their order is kept
@@ -28,7 +28,7 @@ var defaultLimits = limits{
 	reply:    5 * time.Second,
 	order:    10 * time.Second,
 	guestEnd: 3 * time.Second,
-	hostEnd:  10 * time.Second,
+	hostEnd:  30 * time.Second,
 	end:      10 * time.Second,
 	requests: 1024,
 	bytes:    1 << 20,

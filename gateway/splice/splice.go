@@ -55,11 +55,14 @@
 // # How channels end
 //
 // When the host closes a channel, everything that it sent is delivered first,
-// however long the guest takes. When the guest closes one, the host gets what
-// was already received for two seconds at most; meanwhile and afterwards the
-// host's output is read and dropped until it, too, has closed. When a connection
-// ends, that is a CLOSE of all its channels; the other connection is closed once
-// they are done, after 3 s (guest gone) or 10 s (host gone) at the latest.
+// however long the guest takes. When the guest closes a session, its program gets
+// what was already received for two seconds at most: it has to be hung up on
+// although it does not read. Any other channel's input is delivered however long
+// the host takes: OpenSSH closes a forwarded connection while its last megabytes
+// are on their way. Meanwhile and afterwards the host's output is read and
+// dropped until it, too, has closed. When a connection ends, that is a CLOSE of
+// all its channels; the other connection is closed once they are done, after 3 s
+// (guest gone) or 30 s (host gone) at the latest.
 //
 // # What x/crypto cannot give back
 //

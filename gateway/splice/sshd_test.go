@@ -65,7 +65,8 @@ func newLab(t *testing.T) *lab {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	l := &lab{t: t, dir: dir, user: u.Username, logLevel: "ERROR", conns: make(map[net.Conn]struct{})}
 	l.configure()
-	l.sshd, l.gateway = l.listen(l.serveSSHD), l.listen(l.serveGateway)
+	l.sshd = l.listen(l.serveSSHD)
+	l.gateway = l.listen(l.serveGateway)
 	t.Cleanup(l.close)
 	return l
 }

@@ -403,9 +403,6 @@ func describe(b []byte) string {
 	return fmt.Sprint("message ", b[0])
 }
 
-// channelID returns the number in a channel message, which is the receiver's.
-func channelID(b []byte) uint32 { return binary.BigEndian.Uint32(b[1:]) }
-
 // openedBy returns the sender's number of a channel that it opens, or confirms.
 func openedBy(t testing.TB, b []byte) uint32 {
 	t.Helper()
