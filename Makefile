@@ -34,15 +34,15 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 	@.ci/vulncheck $(GOVULNCHECK)
 
-# Every platform that the binaries are built for compiles.
+# Every platform that the binaries are built for compiles (they are not linked).
 cross:
 	@for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
-		echo "build $$target"; \
-		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build -o /dev/null ./cmd/stagedoor && \
-		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build -o /dev/null ./cmd/stagedoor-agent || exit 1; \
+		echo "compile for $$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./cmd/... || exit 1; \
 	done
-	@echo "build windows/amd64 (agent)"
-	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/stagedoor-agent
+	@echo "compile for windows/amd64 (agent)"
+	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./agent/... ./tunnel/... ./auth/...
+	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/stagedoor-agent
 
 # FUZZTIME=10m make fuzz: every fuzz test for that long.
 fuzz:

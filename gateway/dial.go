@@ -23,20 +23,10 @@ const certificateTTL = 5 * time.Minute
 func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, g.settings.Limits.HostTimeout)
 	defer cancel()
-	cert, err := auth.IssueGuestCertificate(g.settings.CA, g.identity, g.task, g.perms, time.Now(), certificateTTL)
-	if err != nil {
-		g.log.Error("cannot vouch for a guest", "error", err)
-		return splice.Conn{}, fmt.Errorf("this gateway could not vouch for you (conn %s): tell its operator", g.id)
-	}
-	stream, reg, err := s.dialTask(ctx, g.task, tunnel.StreamHeader{
-		Mode:        tunnel.ModeSpliced,
-		Remote:      g.raw.remote.String(),
-		Certificate: cert.Marshal(),
-	})
+	stream, reg, err := s.dialTask(ctx, g.task, g.header)
 	if err != nil {
 		return splice.Conn{}, err
 	}
-	stream = s.wires.Wrap(stream)
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
 	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, s.version))
@@ -47,6 +37,17 @@ func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	}
 	stream.SetDeadline(time.Time{})
 	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream}, nil
+}
+
+// header says to the agent who comes: by a certificate of the CA that was named
+// when that agent registered, whatever was reloaded since.
+func (g *guest) header(reg registration) (tunnel.StreamHeader, error) {
+	cert, err := auth.IssueGuestCertificate(reg.ca, g.identity, g.task, g.perms, time.Now(), certificateTTL)
+	if err != nil {
+		g.log.Error("cannot vouch for a guest", "error", err)
+		return tunnel.StreamHeader{}, fmt.Errorf("this gateway could not vouch for you (conn %s): tell its operator", g.id)
+	}
+	return tunnel.StreamHeader{Mode: tunnel.ModeSpliced, Remote: g.raw.remote.String(), Certificate: cert.Marshal()}, nil
 }
 
 // hostClientConfig is how the gateway signs in to an agent: the method "none",
@@ -69,9 +70,13 @@ func hostClientConfig(task auth.TaskID, hostKey ssh.PublicKey, version string) *
 // dialTask opens a stream to a task's host, waiting until ctx ends for one that
 // is dialling again. It is the one place that knows where hosts are. Its errors
 // are made for the guest.
-func (s *Server) dialTask(ctx context.Context, task auth.TaskID, h tunnel.StreamHeader) (net.Conn, registration, error) {
+func (s *Server) dialTask(ctx context.Context, task auth.TaskID, header func(registration) (tunnel.StreamHeader, error)) (net.Conn, registration, error) {
 	for {
 		t, reg, err := s.awaitTunnel(ctx, task)
+		if err != nil {
+			return nil, reg, err
+		}
+		h, err := header(reg)
 		if err != nil {
 			return nil, reg, err
 		}

@@ -133,6 +133,7 @@ func TestReload(t *testing.T) {
 	}
 	next := w.settings
 	withOperatorKeys(t, late.Line)(&next)
+	next.CA = testenv.Signer(t) // agents that are connected believe the old one
 	if err := w.server.Reload(next); err != nil {
 		t.Fatal(err)
 	}

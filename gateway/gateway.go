@@ -58,7 +58,6 @@ type Server struct {
 	settings atomic.Pointer[Settings]
 	throttle *throttle
 	budget   *splice.Budget
-	wires    splice.Wires
 	metrics  *metrics
 	web      *http.Server
 	webConns *connQueue

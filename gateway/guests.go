@@ -46,7 +46,6 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	defer cancel()
 	c.SetDeadline(start.Add(settings.Limits.HandshakeTimeout))
 	a := &signIn{s: s, ctx: ctx, settings: settings, conn: c}
-	nc = s.wires.Wrap(nc)
 	sc, chans, reqs, err := ssh.NewServerConn(nc, a.config())
 	if err != nil {
 		a.refused(err)

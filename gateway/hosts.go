@@ -44,6 +44,7 @@ type registration struct {
 	generation   time.Time // the token's iat: of two agents for a task the newer wins
 	deadline     time.Time // zero: none
 	hostKey      ssh.PublicKey
+	ca           ssh.Signer // whose certificates the agent believes: it was named in its welcome
 	endToEndOnly bool
 }
 
@@ -146,6 +147,7 @@ func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error)
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: "the agent sent no usable host key: " + err.Error()}
 	}
 	reg.agentKey = h.AgentKey
+	reg.ca = settings.CA
 	reg.endToEndOnly = h.EndToEndOnly
 	return reg, nil
 }
@@ -186,7 +188,11 @@ func (s *Server) claim(ctx context.Context, settings *Settings, reg registration
 		return nil, &tunnel.Refusal{Code: tunnel.CodeLimit, Retry: true,
 			Message: fmt.Sprintf("task %s has %d tunnels already, the most that this gateway allows", task, n)}
 	}
-	claim, err := s.registry.Claim(ctx, task, registry.Owner{Gateway: s.name, Key: reg.agentKey, IssuedAt: reg.generation})
+	owner := registry.Owner{Gateway: s.name, Key: reg.agentKey, IssuedAt: reg.generation}
+	claim, err := s.registry.Claim(ctx, task, owner)
+	if errors.Is(err, registry.ErrHeld) && s.dropDead(task) {
+		claim, err = s.registry.Claim(ctx, task, owner)
+	}
 	switch {
 	case errors.Is(err, registry.ErrHeld):
 		return nil, &tunnel.Refusal{Code: tunnel.CodeHeld, Message: "another agent holds task " + task + " with a token of the same time: mint a token for each agent"}
@@ -198,6 +204,29 @@ func (s *Server) claim(ctx context.Context, settings *Settings, reg registration
 	return claim, nil
 }
 
+// dropDead ends the tunnel of a task whose agent no longer answers: a machine
+// that vanished must not keep its successor out. It reports whether the task is
+// free now.
+func (s *Server) dropDead(task string) bool {
+	t, _, _ := s.tunnelOf(task)
+	if t == nil || s.answers(t) {
+		return false
+	}
+	t.Close()
+	ctx, cancel := context.WithTimeout(s.ctx, retireSilence)
+	defer cancel()
+	states, err := s.registry.Watch(ctx, task)
+	if err != nil {
+		return false
+	}
+	for state := range states {
+		if !state.Registered {
+			return true
+		}
+	}
+	return false
+}
+
 func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
 	renewal, err := auth.MintRenewal(settings.RenewalKey, auth.Renewal{
 		Task: reg.task, AgentKey: reg.agentKey, IssuedAt: reg.generation, Deadline: reg.deadline, Grant: *reg.grant,
@@ -207,7 +236,7 @@ func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
 	}
 	return tunnel.Welcome{
 		Address:  settings.Address,
-		CA:       settings.CA.PublicKey().Marshal(),
+		CA:       reg.ca.PublicKey().Marshal(),
 		Deadline: reg.deadline,
 		Renewal:  renewal,
 		Now:      time.Now(),

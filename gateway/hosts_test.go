@@ -137,6 +137,21 @@ func TestOlderTunnelDrains(t *testing.T) {
 	}
 }
 
+// TestVanishedHostIsReplaced: a machine that is gone without a word does not
+// keep another one with the same token out.
+func TestVanishedHostIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	k := testenv.NewKey(t, w.dir, "alice")
+	token := w.token("task-1", time.Now(), k)
+	r := newRelay(t, w.https)
+	w.startAgent(token, func(a *agent.Agent) { a.Gateway = r.Addr().String() })
+	r.freeze()
+	w.startAgent(token)
+	if out, err := w.sshCommand("task-1", k, "echo second").CombinedOutput(); err != nil || string(out) != "second\n" {
+		t.Errorf("%v: %q", err, out)
+	}
+}
+
 // relay is a TCP relay between agents and the gateway that can fall silent.
 type relay struct {
 	net.Listener

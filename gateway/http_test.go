@@ -118,9 +118,10 @@ func TestPrivateEndpoints(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
+	eventually(t, "the guest is gone", func() bool { _, text := get("/metrics"); return strings.Contains(text, "stagedoor_guests 0\n") })
 	_, text := get("/metrics")
 	for _, want := range []string{
-		"stagedoor_tunnels 1\n", "stagedoor_tasks 1\n", `stagedoor_guest_sign_ins_total{result="ok"} 1`,
+		"stagedoor_tunnels 1\n", "stagedoor_guests 0\n", "stagedoor_tasks 1\n", `stagedoor_guest_sign_ins_total{result="ok"} 1`,
 		`stagedoor_channels_total{from="guest",type="session"} 1`, `stagedoor_channel_bytes_total{from="host"} 8`,
 	} {
 		if !strings.Contains(text, want) {

@@ -59,6 +59,5 @@ func newMetrics(s *Server) *metrics {
 	gauge("tasks", "Tasks with a live tunnel.", func() float64 { return float64(s.taskCount()) })
 	gauge("unauthenticated_connections", "Connections that are signing in.", func() float64 { return float64(s.throttle.total()) })
 	gauge("stalled_bytes", "Memory charged to channels that do not move.", func() float64 { return float64(s.budget.Stalled()) })
-	gauge("stuck_connections", "Closed connections that the SSH library could not let go of.", func() float64 { return float64(s.wires.Stuck()) })
 	return m
 }

@@ -20,7 +20,10 @@ type signIn struct {
 	ctx      context.Context
 	settings *Settings
 	conn     *conn
+	user     string   // the name tried last
 	offered  []string // fingerprints of keys that open nothing
+
+	explained bool
 }
 
 // signedIn is what the handshake says of a guest, kept in
@@ -51,7 +54,8 @@ func (a *signIn) config() *ssh.ServerConfig {
 // publicKey answers whether a key would be let in. A task that does not exist is
 // judged like one that does: the same authorizer, the same refusal.
 func (a *signIn) publicKey(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-	perms, err := a.authorize(meta.User(), key)
+	a.user = meta.User()
+	perms, err := a.authorize(a.user, key)
 	if err != nil {
 		a.offered = append(a.offered, ssh.FingerprintSHA256(key))
 		return nil, err
@@ -99,19 +103,13 @@ func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, per
 // its text just before they give up, whereas a banner for each refused key
 // would be seen also by those whose next key is good.
 func (a *signIn) explain(_ ssh.ConnMetadata, client ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
-	denied := fmt.Errorf("%w: no key that was offered opens this task", auth.ErrDenied)
-	if a.offered == nil {
-		a.offered = []string{}
-		_, err := client("", refusalText(nil), nil, nil)
-		return nil, errors.Join(denied, err)
+	err := fmt.Errorf("%w: no key that was offered opens this task", auth.ErrDenied)
+	if a.explained { // OpenSSH asks three times
+		return nil, err
 	}
-	if len(a.offered) > 0 {
-		text := refusalText(a.offered)
-		a.offered = []string{}
-		_, err := client("", text, nil, nil)
-		return nil, errors.Join(denied, err)
-	}
-	return nil, denied
+	a.explained = true
+	_, clientErr := client("", refusalText(a.offered), nil, nil)
+	return nil, errors.Join(err, clientErr)
 }
 
 // refusalText is the same for every name, whether or not it is a task.
@@ -132,12 +130,23 @@ func (a *signIn) refused(err error) {
 	switch {
 	case errors.As(err, &failed):
 		result = "denied"
+		err = lastError(failed.Errors) // one for each key says little more
 	case isTimeout(err):
 		result = "timeout"
 	}
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
-	a.s.log.Info("guest did not sign in", "conn", a.conn.id, "remote", a.conn.remote.String(),
-		"result", result, "offered", a.offered, "error", err)
+	a.s.log.Info("guest did not sign in", "task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id,
+		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "error", err)
+}
+
+// lastError leaves out that a guest first asks which methods there are.
+func lastError(errs []error) error {
+	for i := len(errs) - 1; i >= 0; i-- {
+		if errs[i] != nil && !errors.Is(errs[i], ssh.ErrNoAuth) {
+			return errs[i]
+		}
+	}
+	return ssh.ErrNoAuth
 }
 
 func isTimeout(err error) bool {

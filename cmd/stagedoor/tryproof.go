@@ -44,10 +44,11 @@ func (t *try) show(ctx context.Context, registered <-chan agent.Registration) er
 	if t.connect {
 		return t.enter(ctx)
 	}
-	t.printCommands()
 	if f, ok := t.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintln(t.stdout, "Run it in a terminal to go in yourself.")
 		return nil
 	}
+	t.printCommands()
 	fmt.Fprintln(t.stdout, "\nThe gateway and the agent run until you press Ctrl-C.")
 	<-ctx.Done()
 	return nil

@@ -5,8 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -310,17 +308,4 @@ func mustDo(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// roots is the pool that trusts the gateway.
-func (w *world) roots() *x509.CertPool {
-	w.t.Helper()
-	data, err := os.ReadFile(w.ca)
-	mustDo(w.t, err)
-	block, _ := pem.Decode(data)
-	cert, err := x509.ParseCertificate(block.Bytes)
-	mustDo(w.t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return pool
 }
