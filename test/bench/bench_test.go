@@ -246,6 +246,23 @@ func TestNumber(t *testing.T) {
 	}
 }
 
+func TestBusyMachine(t *testing.T) {
+	for load, want := range map[float64]bool{0: false, 0.9: false, 1.1: true, 9: true} {
+		if got := (machine{CPUs: 2, Load: load}).busy(); got != want {
+			t.Errorf("load %v on two CPUs: busy is %v", load, got)
+		}
+	}
+}
+
+func TestCPUOfAllParts(t *testing.T) {
+	if got := (transferred{client: 1, gateway: math.NaN(), host: 2}).allCPU(); got != 3 {
+		t.Errorf("without a gateway: %v", got)
+	}
+	if got := (transferred{client: 1, gateway: 4, host: 2}).allCPU(); got != 7 {
+		t.Errorf("with a gateway: %v", got)
+	}
+}
+
 func TestInUnits(t *testing.T) {
 	if got := inUnits([]time.Duration{1500 * time.Nanosecond}, time.Microsecond); got[0] != 1.5 {
 		t.Errorf("got %v", got)

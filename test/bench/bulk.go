@@ -78,6 +78,15 @@ type transferred struct {
 	client, gateway, host float64 // seconds
 }
 
+// allCPU is the CPU time of all parts that there are.
+func (t transferred) allCPU() float64 {
+	all := t.client + t.host
+	if !math.IsNaN(t.gateway) {
+		all += t.gateway
+	}
+	return all
+}
+
 // transfer moves size bytes between the guest's ssh and a command on the host.
 func (e *entrant) transfer(ctx context.Context, l *lab, d direction, size int64, verify bool) (t transferred, err error) {
 	cmd := e.sshCommand(ctx, nil, shellQuote(l.self), hostCommand, string(d),

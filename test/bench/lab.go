@@ -32,12 +32,13 @@ type lab struct {
 	kex      string
 	bin      string // where stagedoor's programs are; empty: build them
 	keep     bool
+	load     float64 // of the machine before the bench
 	servers  []*process
 	progress io.Writer
 }
 
 func newLab(ctx context.Context, o *options, progress io.Writer) (*lab, error) {
-	l := &lab{kex: o.kex, bin: o.bin, keep: o.keep, progress: progress}
+	l := &lab{kex: o.kex, bin: o.bin, keep: o.keep, load: loadAverage(), progress: progress}
 	if err := l.findPrograms(); err != nil {
 		return nil, err
 	}

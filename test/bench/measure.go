@@ -92,6 +92,7 @@ func takeBulk(ctx context.Context, l *lab, e *entrant, o *options) ([]reading, e
 			reading{figure{name + " cpu client", "s/GiB", false}, t.client * perGibibyte},
 			reading{figure{name + " cpu gateway", "s/GiB", false}, t.gateway * perGibibyte},
 			reading{figure{name + " cpu host", "s/GiB", false}, t.host * perGibibyte},
+			reading{figure{name + " cpu all", "s/GiB", false}, t.allCPU() * perGibibyte},
 		)
 	}
 	return readings, nil

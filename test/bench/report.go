@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,6 +36,8 @@ type machine struct {
 	CPU  string `json:"cpu,omitempty"`
 	Go   string `json:"go"`
 	SSH  string `json:"ssh"`
+	// Load is the load average of the minute before the bench; 0: unknown.
+	Load float64 `json:"loadBefore"`
 }
 
 type contenderReport struct {
@@ -92,13 +95,29 @@ func newResult(f figure, contender string, values, base []float64) result {
 }
 
 func describeMachine(l *lab) machine {
-	m := machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel()}
+	m := machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: cpuModel(), Load: l.load}
 	// ssh -V speaks on stderr.
 	if version, err := exec.Command(l.ssh, "-V").CombinedOutput(); err == nil {
 		m.SSH = strings.TrimSpace(string(version))
 	}
 	return m
 }
+
+// loadAverage returns Linux's of the last minute, elsewhere 0.
+func loadAverage() float64 {
+	data, _ := os.ReadFile("/proc/loadavg")
+	minute, _, _ := strings.Cut(string(data), " ")
+	load, err := strconv.ParseFloat(minute, 64)
+	if err != nil {
+		return 0
+	}
+	return load
+}
+
+// busy says that what was measured is not to be trusted. A contender of three
+// processes gets more of a busy machine than one of two, and every time that a
+// process sleeps it loses its CPU, so that neither times nor ratios hold.
+func (m machine) busy() bool { return m.Load > 0.5*float64(m.CPUs) }
 
 // cpuModel returns what Linux calls the first CPU, elsewhere nothing.
 func cpuModel() string {
@@ -125,6 +144,9 @@ func (r *report) writeTable(w io.Writer) error {
 	fmt.Fprintf(w, "\n%d × %s, %s/%s, %s, %s\n", r.Machine.CPUs, r.Machine.CPU, r.Machine.OS, r.Machine.Arch, r.Machine.Go, r.Machine.SSH)
 	fmt.Fprintf(w, "%d rounds, %s of bulk, %d keystrokes, %d connects in each; median and (min..max) of the rounds\n\n",
 		r.Rounds, size.String(), r.Echoes, r.Connects)
+	if r.Machine.busy() {
+		fmt.Fprintf(w, "The machine was busy before (load %.1f): these figures are noise, CPU time holds best.\n\n", r.Machine.Load)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, c := range r.Contenders {
 		fmt.Fprintf(t, "%s\t%s\t%s, %s, %s\n", c.Name, c.About, c.KeyExchange, c.Cipher, c.MAC)
