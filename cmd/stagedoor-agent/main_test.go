@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
+		Deadline:           time.Now().Add(3 * time.Minute), // for a program that hangs
 		Setup: func(e *testscript.Env) error {
 			testenv.WriteCertificate(t, e.WorkDir, cert)
 			e.Setenv("CA", filepath.Join(e.WorkDir, "cert.pem"))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -28,6 +29,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
+		Deadline:           time.Now().Add(3 * time.Minute), // for a program that hangs
 		Setup: func(e *testscript.Env) error {
 			cert, _ := testenv.Certificate(t)
 			testenv.WriteCertificate(t, e.WorkDir, cert)

@@ -34,6 +34,8 @@ type logBuffer struct {
 	mu      sync.Mutex // guards what follows
 	buf     bytes.Buffer
 	changed chan struct{}
+
+	ended chan struct{} // closed when nothing more will be written; nil: unknown
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
@@ -70,7 +72,11 @@ func (b *logBuffer) await(t *testing.T, text string, n int) {
 		b.mu.Unlock()
 		select {
 		case <-changed:
+			continue
+		case <-b.ended:
 		case <-deadline:
+		}
+		if strings.Count(b.String(), text) < n {
 			t.Fatalf("%q is not in the log %d times:\n%s", text, n, b.String())
 		}
 	}
@@ -92,7 +98,7 @@ type running struct {
 // more lines in its configuration.
 func startDaemon(t *testing.T, more string) *running {
 	t.Helper()
-	r := &running{t: t, dir: t.TempDir(), signals: make(chan os.Signal), log: &logBuffer{}, done: make(chan error, 1)}
+	r := &running{t: t, dir: t.TempDir(), signals: make(chan os.Signal), log: &logBuffer{ended: make(chan struct{})}, done: make(chan error, 1)}
 	cert, _ := testenv.Certificate(t)
 	testenv.WriteCertificate(t, r.dir, cert)
 	r.file = filepath.Join(r.dir, "c.yaml")
@@ -100,7 +106,10 @@ func startDaemon(t *testing.T, more string) *running {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	r.d = &daemon{source: source{File: r.file}, stderr: r.log, signals: r.signals}
-	go func() { r.done <- r.d.run(ctx) }()
+	go func() {
+		defer close(r.log.ended)
+		r.done <- r.d.run(ctx)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		<-r.done

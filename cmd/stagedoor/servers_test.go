@@ -28,7 +28,10 @@ import (
 
 // faraway is a name that nobody resolves but the CONNECT proxy below. Go's HTTP
 // client uses no proxy for localhost.
-const faraway = "gateway.test"
+const (
+	faraway = "gateway.test"
+	moved   = "moved.test"
+)
 
 // servers are what scripts find in their environment: an HTTPS server with the
 // gateway's path for guests (WEB_PORT, trusted by FARAWAY_CA), a CONNECT proxy
@@ -43,7 +46,7 @@ type servers struct {
 
 func startServers(t *testing.T) *servers {
 	t.Helper()
-	cert := certificateFor(t, faraway, "localhost")
+	cert := certificateFor(t, faraway, moved, "localhost")
 	s := &servers{
 		web:      httptest.NewUnstartedServer(echoHandler()),
 		occupied: occupied(t),
@@ -92,10 +95,15 @@ func certificateFor(t *testing.T, names ...string) tls.Certificate {
 }
 
 // echoHandler sends back the first line of what comes over the WebSocket, with
-// the name by which it was asked for, and closes.
+// the name by which it was asked for, and closes. Who asks for another name is
+// sent to where nothing is encrypted.
 func echoHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc(gateway.GuestWebSocketPath, func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == net.JoinHostPort(moved, "443") {
+			http.Redirect(w, r, "http://"+faraway+gateway.GuestWebSocketPath, http.StatusFound)
+			return
+		}
 		ws, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return
