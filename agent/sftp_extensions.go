@@ -32,6 +32,8 @@ const (
 // maxSFTPHandles bounds what the extender remembers. Files opened beyond it cannot be synced.
 const maxSFTPHandles = 4096
 
+var errSFTPLength = errors.New("sftp: packet of a length that is not allowed")
+
 // sftpExtender stands between a guest and the library's sftp server, and adds two of OpenSSH's extensions (its PROTOCOL file,
 // §4.7 and §4.8) that the library lacks: limits@openssh.com, by which scp moves data in large pieces, and fsync@openssh.com.
 // All other packets pass through it unchanged.
@@ -81,7 +83,7 @@ func (x *sftpExtender) next() error {
 	}
 	length := binary.BigEndian.Uint32(head)
 	if length == 0 || length > sftpPacket {
-		return errors.New("sftp: packet of a length that is not allowed")
+		return errSFTPLength
 	}
 	rest := int(length) - 1
 	switch head[4] {
@@ -171,6 +173,9 @@ func (x *sftpExtender) Write(p []byte) (int, error) {
 	x.partial = append(x.partial, p...)
 	for len(x.partial) >= 5 {
 		end := 4 + int(binary.BigEndian.Uint32(x.partial))
+		if end < 5 {
+			return 0, errSFTPLength
+		}
 		if len(x.partial) < end {
 			break
 		}
