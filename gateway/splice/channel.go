@@ -13,8 +13,8 @@ type channel struct {
 	j       *join
 	kind    string // RFC 4254 channel type
 	session bool
-	hooks   *ChannelHooks // never nil
-	flows   [2]*flow      // by the side that they come from
+	hooks   *ticket  // never nil
+	flows   [2]*flow // by the side that they come from
 
 	started atomic.Bool // a session whose program runs: nothing is ahead of data any more
 	killed  atomic.Bool // written under mu
@@ -33,7 +33,7 @@ func newChannel(o *opening, far ssh.Channel, reqs <-chan *ssh.Request) *channel 
 	c.session = c.kind == "session"
 	c.changed = sync.NewCond(&c.mu)
 	if c.hooks == nil {
-		c.hooks = new(ChannelHooks)
+		c.hooks = c.j.opened(nil)
 	}
 	out, back := newFlow(c, o.l.side), newFlow(c, o.l.side.other())
 	c.flows[out.from], c.flows[back.from] = out, back
@@ -101,7 +101,7 @@ func (c *channel) leave() {
 		b.remove(c.flows[Guest])
 		b.remove(c.flows[Host])
 	}
-	c.j.closeHook(c.hooks)
+	c.j.closed(c.hooks)
 	c.j.channels.done()
 }
 

@@ -236,13 +236,13 @@ func TestStatusBehindSlowGuest(t *testing.T) {
 	r := newLimitedRig(t, nil, shortened(func(l *limits) { l.exit = time.Millisecond }))
 	guest, host := r.session()
 	start(t, guest, host)
-	go func() {
-		host.Write(noise(3 * window))
-		host.SendRequest("exit-status", false, []byte{0, 0, 0, 7})
-		host.Close()
-	}()
-	// The gateway holds 2 MiB and waits for the guest's window. Many times
-	// l.exit pass while another channel does its work.
+	const size = window + window/2
+	if _, err := host.Write(noise(size)); err != nil {
+		t.Fatal(err)
+	}
+	host.SendRequest("exit-status", false, []byte{0, 0, 0, 7})
+	// The gateway holds what exceeds the guest's window, and the status. Many
+	// times l.exit pass while another channel does its work.
 	for range 20 {
 		echo(t, r)
 	}
@@ -251,10 +251,27 @@ func TestStatusBehindSlowGuest(t *testing.T) {
 		t.Fatalf("%v ahead of the output", q)
 	default:
 	}
-	if n, err := io.Copy(io.Discard, guest); err != nil || n != 3*window {
+	if n, err := io.CopyN(io.Discard, guest, size); err != nil {
 		t.Errorf("guest read %d bytes, %v", n, err)
 	}
 	guest.request(t, "exit-status")
+	host.Close()
+	guest.closed(t)
+}
+
+// TestUnansweredRequestOfClosedHost: a guest who does not answer a request of a
+// host that has closed is closed, too, when it has all output.
+func TestUnansweredRequestOfClosedHost(t *testing.T) {
+	r := newLimitedRig(t, nil, shortened(func(l *limits) { l.reply = time.Millisecond }))
+	guest, host := r.session()
+	start(t, guest, host)
+	go host.SendRequest("keepalive@openssh.com", true, nil)
+	guest.request(t, "keepalive@openssh.com")
+	host.Write([]byte("output"))
+	host.Close()
+	if got, err := io.ReadAll(guest); err != nil || string(got) != "output" {
+		t.Errorf("guest read %q, %v", got, err)
+	}
 	guest.closed(t)
 }
 

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -190,5 +192,35 @@ func TestRefusalsPass(t *testing.T) {
 				t.Errorf("%v: %v", reason, err)
 			}
 		}
+	}
+}
+
+// TestClosedOfHungChannels: Closed is called although x/crypto hangs, here in a
+// hook that does not return.
+func TestClosedOfHungChannels(t *testing.T) {
+	hang, closed := make(chan struct{}), make(chan string, 2)
+	h := &Hooks{Channel: func(_ Side, kind string, _ []byte) (*ChannelHooks, error) {
+		return &ChannelHooks{
+			Data:   func(Side, bool, []byte) { <-hang },
+			Closed: func() { closed <- kind },
+		}, nil
+	}}
+	r := newLimitedRig(t, h, shortened(func(l *limits) {
+		l.guestEnd, l.end = time.Millisecond, time.Millisecond
+	}))
+	guest, _ := r.open(Guest, "hangs")
+	guest.Write([]byte("x"))
+	r.guest.Close()
+	await(t, r.done, "Join to return")
+	if kind := await(t, closed, "Closed"); kind != "hangs" {
+		t.Errorf("%s was closed", kind)
+	}
+	close(hang)
+	r.host.Close()
+	waitFor(t, "the goroutines to end", func() bool { return goleak.Find(goleak.IgnoreTopFunction("testing.(*T).Run")) == nil })
+	select {
+	case <-closed:
+		t.Error("Closed was called twice")
+	default:
 	}
 }

@@ -42,6 +42,7 @@ type join struct {
 	limits limits
 	legs   [2]*leg // by Side
 
+	tickets    tickets
 	channels   group // open channels
 	goroutines group // all goroutines
 	abandoned  chan struct{}
@@ -107,6 +108,7 @@ func (j *join) run() {
 	if !j.goroutines.wait(time.Second) {
 		j.log.Warn("connection did not end: goroutines left behind", "count", j.goroutines.count())
 	}
+	j.closeAll()
 }
 
 func (j *join) lingering() time.Duration {

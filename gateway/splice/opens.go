@@ -134,7 +134,7 @@ type opening struct {
 	crowded  bool
 	answered chan struct{}
 
-	hooks *ChannelHooks
+	hooks *ticket
 }
 
 // run ends with a channel that lives on by itself, or with none.
@@ -147,7 +147,7 @@ func (o *opening) run() {
 	}
 	e := refusal(err)
 	o.nc.Reject(e.Reason, e.Message)
-	o.l.j.closeHook(o.hooks)
+	o.l.j.closed(o.hooks)
 }
 
 // dial asks the hooks, and then the other side, for the channel.
@@ -169,7 +169,7 @@ func (o *opening) dial() (c *channel, err error) {
 	return newChannel(o, dst, reqs), nil
 }
 
-func (o *opening) admit() (err error) {
+func (o *opening) admit() error {
 	j := o.l.j
 	if j.isEnding() {
 		return &ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "connection is closing"}
@@ -177,8 +177,12 @@ func (o *opening) admit() (err error) {
 	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full() {
 		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "gateway is out of resources, try again later"}
 	}
-	if j.hooks.Channel != nil {
-		o.hooks, err = j.hooks.Channel(o.l.side, o.nc.ChannelType(), o.nc.ExtraData())
+	if j.hooks.Channel == nil {
+		return nil
+	}
+	hooks, err := j.hooks.Channel(o.l.side, o.nc.ChannelType(), o.nc.ExtraData())
+	if err == nil {
+		o.hooks = j.opened(hooks)
 	}
 	return err
 }
@@ -198,12 +202,4 @@ func refusal(err error) *ssh.OpenChannelError {
 		return e
 	}
 	return &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: err.Error()}
-}
-
-// closeHook tells a channel's hooks that it is no more.
-func (j *join) closeHook(h *ChannelHooks) {
-	defer j.rescue(nil)
-	if h != nil && h.Closed != nil {
-		h.Closed()
-	}
 }

@@ -62,6 +62,9 @@ func (p *pump) run() {
 		}
 		p.fit(n)
 	}
+	// What was sent ahead of EOF goes ahead of it: requests, and what order
+	// waits for.
+	p.f.ask()
 	p.f.order()
 	p.since.Store(0)
 	p.f.leavePump()

@@ -155,16 +155,16 @@ type ChannelHooks struct {
 	// stderr of each side. The flow waits until it returns.
 	Data func(from Side, stderr bool, p []byte)
 
-	// Closed is called once, after everything else: also when the other side
-	// did not open the channel.
+	// Closed is called once, after everything else, also when the other side
+	// did not open the channel. It has been called when Join returns.
 	Closed func()
 }
 
 // Join joins two connections until one of them ends. It returns when both are
 // closed and its goroutines are done. h may be nil.
 //
-// A connection whose x/crypto goroutines hang (see the package comment) delays
-// it by 10 s at most.
+// Calls that hang in x/crypto (see the package comment) delay it by 11 s at most,
+// and are left behind.
 func Join(guest, host Conn, h *Hooks) {
 	joinWith(guest, host, h, defaultLimits)
 }
