@@ -1,12 +1,18 @@
 package splice
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // noise returns n bytes that do not compress and hold every byte value.
@@ -59,6 +65,7 @@ var sshTests = []sshTest{
 	{name: "pty", options: []string{"-tt"}, command: "stty -opost; tty >/dev/null && echo yes; exit 15", status: 15, stdout: "yes\n"},
 	{name: "pty with stdin", options: []string{"-tt"}, command: "stty -echo -opost; read x; echo got $x; exit 16", stdin: "word\n", status: 16, unlike: true},
 	{name: "keepalives", options: []string{"-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2"}, command: "sleep 3; exit 17", status: 17},
+	{name: "new keys all the time", options: []string{"-o", "RekeyLimit=256K"}, command: "cat; exit 18", stdin: bulk[:1<<20], status: 18, stdout: bulk[:1<<20]},
 	{name: "refused stdio forward", options: []string{"-W", "127.0.0.1:1"}, status: 255, unlike: true},
 	{name: "exit 0", command: "exit 0"},
 	{name: "exit 1", command: "exit 1", status: 1},
@@ -84,6 +91,65 @@ func (test sshTest) run(t *testing.T, l *lab, way string) outcome {
 	got := run(t, l.ssh(way, args...), stdin)
 	t.Logf("%s: %v", way, time.Since(began).Round(time.Millisecond))
 	return got
+}
+
+// TestGuestKilled: a program that reads its stdin sees it end when its guest is
+// gone, without warning.
+func TestGuestKilled(t *testing.T) {
+	l := newLab(t)
+	for _, way := range both {
+		gone := filepath.Join(l.dir, "gone-"+way)
+		cmd := l.ssh(way, hostName, "echo ready; cat >"+gone+".part; mv "+gone+".part "+gone)
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		io.ReadFull(stdout, make([]byte, len("ready\n")))
+		io.WriteString(stdin, "last words")
+		waitFor(t, "the words to arrive", func() bool {
+			b, _ := os.ReadFile(gone + ".part")
+			return string(b) == "last words"
+		})
+		cmd.Process.Kill()
+		cmd.Wait()
+		waitFor(t, "the program to end", func() bool { _, err := os.Stat(gone); return err == nil })
+	}
+}
+
+// TestExitSignals: the name of the signal that ended a program arrives, which
+// the ssh program does not show.
+func TestExitSignals(t *testing.T) {
+	l := newLab(t)
+	c, err := net.Dial("tcp", l.gateway.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, chans, reqs, err := ssh.NewClientConn(c, "", &ssh.ClientConfig{User: l.user, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := ssh.NewClient(conn, chans, reqs)
+	defer client.Wait()
+	defer client.Close()
+	for _, signal := range []string{"TERM", "KILL", "HUP", "ABRT"} {
+		s, err := client.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run("kill -" + signal + " $$") }()
+		err = await(t, ended, "the program to end")
+		if e, ok := errors.AsType[*ssh.ExitError](err); !ok || e.Signal() != signal {
+			t.Errorf("%s: %v", signal, err)
+		}
+	}
 }
 
 // TestLikeSSHD runs commands on an sshd directly and through a join.
