@@ -22,7 +22,8 @@ type conn struct {
 // caller closes what it returns.
 func (s *Server) enter(c net.Conn) (*conn, bool) {
 	remote := remoteAddrPort(c.RemoteAddr())
-	leave, reason := s.throttle.enter(sourceOf(remote.Addr()), s.settings.Load().Limits)
+	limits := s.settings.Load().Limits
+	leave, reason := s.throttle.enter(sourceOf(remote.Addr()), limits)
 	if reason != "" {
 		s.metrics.refused.WithLabelValues(reason).Inc()
 		s.log.Debug("turned a connection away", "remote", remote.String(), "limit", reason)
@@ -31,13 +32,18 @@ func (s *Server) enter(c net.Conn) (*conn, bool) {
 	}
 	in := &conn{Conn: c, id: newID(), remote: remote}
 	in.lastRead.Store(time.Now().UnixNano())
+	var over *time.Timer // guarded by s.mu
 	in.leave = func() {
 		leave()
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		over.Stop()
 		delete(s.pending, in)
 	}
 	s.mu.Lock()
+	// One bound for all protocols: whoever has not signed in by then is gone,
+	// however busy it looks.
+	over = time.AfterFunc(limits.HandshakeTimeout+sniffTimeout, func() { in.Close() })
 	s.pending[in] = struct{}{}
 	s.mu.Unlock()
 	if s.ctx.Err() != nil { // Close may have looked at pending before we were in it

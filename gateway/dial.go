@@ -23,7 +23,12 @@ const certificateTTL = 5 * time.Minute
 func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, g.settings.Limits.HostTimeout)
 	defer cancel()
-	stream, reg, err := s.dialTask(ctx, g.task, g.header)
+	stream, reg, err := s.dialTask(ctx, g.task, func(reg registration) (tunnel.StreamHeader, error) {
+		if err := g.reauthorize(ctx, reg); err != nil {
+			return tunnel.StreamHeader{}, err
+		}
+		return g.header(reg)
+	})
 	if err != nil {
 		return splice.Conn{}, err
 	}
@@ -37,6 +42,21 @@ func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	}
 	stream.SetDeadline(time.Time{})
 	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream}, nil
+}
+
+// reauthorize judges the guest again when another host has registered since it
+// signed in: one with a grant of its own, that need not name the guest.
+func (g *guest) reauthorize(ctx context.Context, reg registration) error {
+	if reg.grant == g.grant {
+		return nil
+	}
+	perms, err := g.settings.Guests.Authorize(ctx, g.identity, auth.Task{ID: g.task, Grant: reg.grant})
+	if err != nil || perms == nil {
+		g.log.Info("the host that came back does not let the guest in", "error", err)
+		return fmt.Errorf("another host has taken over task %s, and does not let you in", g.task)
+	}
+	g.perms, g.grant = perms, reg.grant
+	return nil
 }
 
 // header says to the agent who comes: by a certificate of the CA that was named
@@ -105,7 +125,7 @@ func (s *Server) awaitTunnel(ctx context.Context, task auth.TaskID) (*tunnel.Tun
 		switch {
 		case t != nil:
 			return t, reg, nil
-		case arrived == nil:
+		case arrived == nil: // never there, or forgotten while we waited
 			return nil, reg, fmt.Errorf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", task)
 		}
 		select {

@@ -289,6 +289,7 @@ func (s *Server) shut() (ends []func()) {
 }
 
 func (s *Server) stopListening() {
+	defer s.web.SetKeepAlivesEnabled(false) // closes idle connections, which take s.mu
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true

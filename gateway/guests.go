@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -20,10 +21,12 @@ type guest struct {
 	conn     *ssh.ServerConn
 	task     auth.TaskID
 	identity auth.Identity
-	perms    *ssh.Permissions
+	grant    *auth.Grant      // by which perms were given
+	perms    *ssh.Permissions // may be narrowed until the host is reached
 	settings *Settings
 	log      *slog.Logger
 	channels int // open ones; guarded by Server.mu
+	refusals atomic.Int64
 }
 
 // serveGuest signs a guest in on a connection of its own.
@@ -57,7 +60,7 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	s.metrics.signIns.WithLabelValues("ok").Inc()
 
 	in := sc.Permissions.ExtraData[signedInKey{}].(signedIn)
-	g := &guest{id: c.id, raw: c, conn: sc, task: in.task, identity: in.identity, perms: sc.Permissions, settings: settings}
+	g := &guest{id: c.id, raw: c, conn: sc, task: in.task, identity: in.identity, grant: in.grant, perms: sc.Permissions, settings: settings}
 	g.log = s.log.With("task", string(g.task), "identity", g.identity.Name, "conn", g.id, "remote", c.remote.String())
 	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc})
 }

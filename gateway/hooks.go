@@ -1,6 +1,10 @@
 package gateway
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
@@ -23,6 +27,27 @@ func (s *Server) hooks(g *guest) *splice.Hooks {
 	}
 }
 
+// maxRefusalsLogged bounds what either side of one connection can write into the
+// log by asking for what it may not have. Further ones are at level debug.
+const maxRefusalsLogged = 10
+
+func (g *guest) refused(what, typ string, from splice.Side, err error) {
+	level := slog.LevelInfo
+	if g.refusals.Add(1) > maxRefusalsLogged {
+		level = slog.LevelDebug
+	}
+	g.log.Log(context.Background(), level, what, "type", fmt.Sprintf("%.64s", typ), "from", from.String(), "error", err)
+}
+
+// owner is what limits of an identity count by: the key, because a name is
+// whatever the one who granted it wrote behind it.
+func (g *guest) owner() string {
+	if g.identity.Key == nil {
+		return g.identity.Method + " " + g.identity.Name
+	}
+	return string(g.identity.Key.Marshal())
+}
+
 func side(from splice.Side) auth.Side {
 	if from == splice.Guest {
 		return auth.Guest
@@ -33,11 +58,11 @@ func side(from splice.Side) auth.Side {
 // openChannel says whether a channel may be opened, and watches it if so.
 func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byte) (*splice.ChannelHooks, error) {
 	if err := auth.AllowChannel(g.perms, side(from), typ, extra); err != nil {
-		g.log.Info("refused a channel", "type", typ, "from", from.String(), "error", err)
+		g.refused("refused a channel", typ, from, err)
 		return nil, err
 	}
 	if err := s.takeChannel(g); err != nil {
-		g.log.Warn("refused a channel", "type", typ, "from", from.String(), "error", err)
+		g.refused("refused a channel", typ, from, err)
 		return nil, err
 	}
 	s.metrics.channels.WithLabelValues(typ, from.String()).Inc()
@@ -47,7 +72,7 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 		Request: func(from splice.Side, requestType string, payload []byte) error {
 			err := auth.AllowRequest(g.perms, side(from), typ, requestType, payload)
 			if err != nil {
-				g.log.Info("refused a request", "type", requestType, "from", from.String(), "error", err)
+				g.refused("refused a request", requestType, from, err)
 			}
 			return err
 		},
@@ -74,13 +99,13 @@ func (s *Server) takeChannel(g *guest) error {
 	switch {
 	case g.channels >= l.ChannelsPerConnection:
 		return shortage("this connection has as many channels open as it may")
-	case s.identities[g.identity.Name] >= l.ChannelsPerIdentity:
+	case s.identities[g.owner()] >= l.ChannelsPerIdentity:
 		return shortage("you have as many channels open as you may, over all your connections")
 	case s.budget.Full():
 		return shortage("this gateway's memory for stalled channels is used up: try again later")
 	}
 	g.channels++
-	s.identities[g.identity.Name]++
+	s.identities[g.owner()]++
 	return nil
 }
 
@@ -88,5 +113,5 @@ func (s *Server) giveChannel(g *guest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.channels--
-	decrement(s.identities, g.identity.Name)
+	decrement(s.identities, g.owner())
 }

@@ -32,7 +32,7 @@ type host struct {
 	registration
 	current *tunnel.Tunnel // nil while the agent is dialling again
 	arrived chan struct{}  // closed when current is set
-	tunnels map[*tunnel.Tunnel]struct{}
+	tunnels map[*tunnel.Tunnel]registry.Claim
 	forget  *time.Timer // runs while there is no tunnel
 }
 
@@ -53,6 +53,7 @@ type registration struct {
 func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 	a := &admission{s: s, settings: s.settings.Load(), conn: c}
 	a.log = s.log.With("conn", c.id, "remote", c.remote.String())
+	defer a.end() // also after a panic
 	t, err := tunnel.Accept(s.ctx, nc, &tunnel.AcceptOptions{
 		Binding:      binding,
 		MaxStreams:   a.settings.Limits.StreamsPerTunnel,
@@ -63,7 +64,6 @@ func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 		s.hostRefused(a.log, err)
 		return
 	}
-	defer a.end()
 	if err == nil { // else the agent went before it was welcomed
 		defer t.Close()
 		s.keepTunnel(a.log, t, a.reg, a.claim)
@@ -101,7 +101,7 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	a.tunnel = t
 	a.conn.leave()
 	a.distrust = a.s.throttle.trust(sourceOf(a.conn.remote.Addr()))
-	a.s.publish(a.reg, t)
+	a.s.publish(a.reg, t, a.claim)
 	a.s.metrics.registrations.WithLabelValues("ok").Inc()
 	a.log = a.log.With("task", string(a.reg.task))
 	a.log.Info("host registered", "host_key", ssh.FingerprintSHA256(a.reg.hostKey), "labels", h.Labels)
@@ -111,6 +111,9 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 // end gives back what admit took. The task is remembered for a while, so that
 // its guests can sign in until the agent has dialled again.
 func (a *admission) end() {
+	if a.claim == nil {
+		return
+	}
 	a.distrust()
 	if err := a.claim.Release(); err != nil {
 		a.log.Error("cannot release a claim", "error", err)
@@ -143,13 +146,27 @@ func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error)
 	if err != nil || task != reg.task {
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: fmt.Sprintf("the token is for task %q, not for %q", reg.task, h.Task)}
 	}
-	if reg.hostKey, err = ssh.ParsePublicKey(h.HostKey); err != nil {
+	if reg.hostKey, err = parseHostKey(h.HostKey); err != nil {
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: "the agent sent no usable host key: " + err.Error()}
 	}
 	reg.agentKey = h.AgentKey
 	reg.ca = settings.CA
 	reg.endToEndOnly = h.EndToEndOnly
 	return reg, nil
+}
+
+// parseHostKey reads the host key of an agent. Only kinds whose verification
+// costs next to nothing are taken: the gateway does it for each guest.
+func parseHostKey(raw []byte) (ssh.PublicKey, error) {
+	key, err := ssh.ParsePublicKey(raw)
+	if err != nil {
+		return nil, err
+	}
+	switch key.Type() {
+	case ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
+		return key, nil
+	}
+	return nil, fmt.Errorf("a host key of type %.64q: an ed25519 or ecdsa key is needed", key.Type())
 }
 
 // credentials verifies the token of a new agent, or what the gateway gave to
@@ -188,14 +205,14 @@ func (s *Server) claim(ctx context.Context, settings *Settings, reg registration
 		return nil, &tunnel.Refusal{Code: tunnel.CodeLimit, Retry: true,
 			Message: fmt.Sprintf("task %s has %d tunnels already, the most that this gateway allows", task, n)}
 	}
-	owner := registry.Owner{Gateway: s.name, Key: reg.agentKey, IssuedAt: reg.generation}
-	claim, err := s.registry.Claim(ctx, task, owner)
-	if errors.Is(err, registry.ErrHeld) && s.dropDead(task) {
-		claim, err = s.registry.Claim(ctx, task, owner)
+	if err := s.remembered(reg); err != nil {
+		return nil, err
 	}
+	claim, err := s.registry.Claim(ctx, task, registry.Owner{Gateway: s.name, Key: reg.agentKey, IssuedAt: reg.generation})
 	switch {
 	case errors.Is(err, registry.ErrHeld):
-		return nil, &tunnel.Refusal{Code: tunnel.CodeHeld, Message: "another agent holds task " + task + " with a token of the same time: mint a token for each agent"}
+		t, _, _ := s.tunnelOf(task)
+		return nil, held(task, t == nil || !s.answers(t))
 	case errors.Is(err, registry.ErrSuperseded):
 		return nil, &tunnel.Refusal{Code: tunnel.CodeReplaced, Message: "an agent with a newer token holds task " + task}
 	case err != nil:
@@ -204,27 +221,28 @@ func (s *Server) claim(ctx context.Context, settings *Settings, reg registration
 	return claim, nil
 }
 
-// dropDead ends the tunnel of a task whose agent no longer answers: a machine
-// that vanished must not keep its successor out. It reports whether the task is
-// free now.
-func (s *Server) dropDead(task string) bool {
-	t, _, _ := s.tunnelOf(task)
-	if t == nil || s.answers(t) {
-		return false
+// remembered refuses an agent whose token is no newer than that of another agent
+// that lost its tunnel a moment ago: a copy of a token must not win just because
+// the agent that has the task dials again.
+func (s *Server) remembered(reg registration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hosts[string(reg.task)]
+	if h == nil || h.current != nil || bytes.Equal(h.agentKey, reg.agentKey) || reg.generation.After(h.generation) {
+		return nil // or the registry says what is to be said
 	}
-	t.Close()
-	ctx, cancel := context.WithTimeout(s.ctx, retireSilence)
-	defer cancel()
-	states, err := s.registry.Watch(ctx, task)
-	if err != nil {
-		return false
+	return held(string(reg.task), true)
+}
+
+// held refuses a second agent with a token of the same time: for good while the
+// first one answers.
+func held(task string, lost bool) *tunnel.Refusal {
+	if lost {
+		return &tunnel.Refusal{Code: tunnel.CodeHeld, Retry: true,
+			Message: "another agent with the same token has lost its connection to task " + task + " and is given time to come back"}
 	}
-	for state := range states {
-		if !state.Registered {
-			return true
-		}
-	}
-	return false
+	return &tunnel.Refusal{Code: tunnel.CodeHeld,
+		Message: "another agent holds task " + task + " with a token of the same time: mint a token for each agent"}
 }
 
 func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
@@ -252,6 +270,9 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 		defer timer.Stop()
 		over = timer.C
 	}
+	if s.stopped() { // it came in while the others were told
+		s.tell(t, tunnel.Message{Type: tunnel.TypeDrain})
+	}
 	messages := t.Control().Messages()
 	for {
 		select {
@@ -277,7 +298,8 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 // drains its old tunnel; one that was replaced is told so, and stops.
 func (s *Server) retire(log *slog.Logger, t *tunnel.Tunnel, reg registration) {
 	owner, err := s.registry.Lookup(s.ctx, string(reg.task))
-	if err != nil || !bytes.Equal(owner.Key, reg.agentKey) {
+	// Not on an error: to be replaced is final for an agent, to drain is not.
+	if err == nil && !bytes.Equal(owner.Key, reg.agentKey) {
 		log.Info("host was replaced by a newer one")
 		s.tell(t, tunnel.Message{Type: tunnel.TypeReplaced, Reason: "an agent with a newer token took over task " + string(reg.task)})
 		select {
@@ -328,24 +350,36 @@ func (s *Server) tellHosts(m tunnel.Message) {
 // publish makes t the tunnel that new guests of the task use. It happens before
 // the agent is welcomed, so that a guest who acts on the agent's first line of
 // output finds it.
-func (s *Server) publish(reg registration, t *tunnel.Tunnel) {
+func (s *Server) publish(reg registration, t *tunnel.Tunnel, claim registry.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.hosts[string(reg.task)]
 	if h == nil {
-		h = &host{tunnels: make(map[*tunnel.Tunnel]struct{}), arrived: make(chan struct{})}
+		h = &host{tunnels: make(map[*tunnel.Tunnel]registry.Claim), arrived: make(chan struct{})}
 		s.hosts[string(reg.task)] = h
 	}
 	if h.forget != nil {
 		h.forget.Stop()
 		h.forget = nil
 	}
+	h.tunnels[t] = claim
+	if isClosed(claim.Lost()) {
+		return // a newer one overtook it on the way here
+	}
 	h.registration = reg
 	if h.current == nil {
 		close(h.arrived)
 	}
 	h.current = t
-	h.tunnels[t] = struct{}{}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // unpublish forgets a tunnel that has ended, and the task itself when none has
@@ -361,26 +395,42 @@ func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 	if len(h.tunnels) > 0 {
 		return
 	}
-	if s.closed || !reg.deadline.IsZero() && time.Now().After(reg.deadline) {
-		delete(s.hosts, task)
+	if s.closed || !h.deadline.IsZero() && time.Now().After(h.deadline) {
+		s.remove(task, h)
 		return
 	}
 	h.forget = time.AfterFunc(grace, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.hosts[task] == h && len(h.tunnels) == 0 {
-			delete(s.hosts, task)
+			s.remove(task, h)
 		}
 	})
 }
 
-// lose makes guests wait for the next tunnel instead of using t. It is called
-// with Server.mu held.
-func (h *host) lose(t *tunnel.Tunnel) {
-	if t != nil && h.current == t {
-		h.current = nil
-		h.arrived = make(chan struct{})
+// remove forgets a task, and lets go of guests that wait for its host. It is
+// called with s.mu held.
+func (s *Server) remove(task string, h *host) {
+	delete(s.hosts, task)
+	if h.current == nil {
+		close(h.arrived)
 	}
+}
+
+// lose makes guests wait for the next tunnel instead of using t, or use another
+// one whose claim stands. It is called with Server.mu held.
+func (h *host) lose(t *tunnel.Tunnel) {
+	if t == nil || h.current != t {
+		return
+	}
+	h.current = nil
+	for other, claim := range h.tunnels {
+		if other != t && !isClosed(claim.Lost()) && !isClosed(other.Done()) {
+			h.current = other
+			return
+		}
+	}
+	h.arrived = make(chan struct{})
 }
 
 // lost is for whoever finds out first that a tunnel has ended.

@@ -137,18 +137,58 @@ func TestOlderTunnelDrains(t *testing.T) {
 	}
 }
 
-// TestVanishedHostIsReplaced: a machine that is gone without a word does not
-// keep another one with the same token out.
-func TestVanishedHostIsReplaced(t *testing.T) {
-	w := newWorld(t)
+// startStranger runs an agent that is not let in yet and ends with the test.
+func (w *world) startStranger(token string) <-chan error {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		a := &agent.Agent{Gateway: w.https, Token: token, TLSConfig: &tls.Config{RootCAs: w.roots}, Dir: w.dir}
+		done <- a.Run(ctx)
+	}()
+	ended := make(chan error, 1)
+	w.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	go func() { ended <- <-done; close(ended) }()
+	return ended
+}
+
+// TestCopiedTokenDoesNotWin: whoever has a copy of the token cannot take the
+// task while its agent dials again, nor keep the agent out; once the agent was
+// given its time, a machine that took its place gets in.
+func TestCopiedTokenDoesNotWin(t *testing.T) {
+	w := newWorld(t, func(s *gateway.Settings) { s.Limits.HostGrace = 3 * time.Second })
 	k := testenv.NewKey(t, w.dir, "alice")
 	token := w.token("task-1", time.Now(), k)
-	r := newRelay(t, w.https)
-	w.startAgent(token, func(a *agent.Agent) { a.Gateway = r.Addr().String() })
-	r.freeze()
-	w.startAgent(token)
-	if out, err := w.sshCommand("task-1", k, "echo second").CombinedOutput(); err != nil || string(out) != "second\n" {
-		t.Errorf("%v: %q", err, out)
+	first := w.startAgent(token)
+	first.stop()
+	eventually(t, "the agent is gone", func() bool { return strings.Contains(w.log.String(), "tunnel ended") })
+	w.startStranger(token)
+	eventually(t, "the copy is refused", func() bool { return strings.Contains(w.log.String(), "result=held") })
+	eventually(t, "the copy is let in when the agent does not come back", func() bool {
+		return strings.Count(w.log.String(), "host registered") == 2
+	})
+}
+
+// TestGrantIsJudgedAgain: a guest who waits for the host to come back, and meets
+// another host instead, needs that one's grant.
+func TestGrantIsJudgedAgain(t *testing.T) {
+	w := newWorld(t)
+	old, other := testenv.NewKey(t, w.dir, "old"), testenv.NewKey(t, w.dir, "other")
+	first := w.startAgent(w.token("task-1", time.Now().Add(-time.Minute), old))
+	first.stop()
+	eventually(t, "the host is gone", func() bool { return strings.Contains(w.log.String(), "tunnel ended") })
+	c := w.mustDial("task-1", old) // signed in by the grant that is remembered
+	w.startAgent(w.token("task-1", time.Now(), other))
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	s.Stderr = &stderr
+	if err := s.Run("true"); err == nil || !strings.Contains(stderr.String(), "does not let you in") {
+		t.Errorf("%v: %q", err, stderr.String())
 	}
 }
 

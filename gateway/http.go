@@ -102,6 +102,8 @@ func (s *Server) newWebServer() *http.Server {
 	return &http.Server{
 		Handler:           s.webHandler(),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
@@ -110,7 +112,10 @@ func (s *Server) newWebServer() *http.Server {
 		},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
 			tunnel.ALPN: func(_ *http.Server, c *tls.Conn, _ http.Handler) {
-				s.track(func() { s.serveTunnel(c, connOf(c), nil) })
+				s.track(func() {
+					defer s.recover("tunnel", c)
+					s.serveTunnel(c, connOf(c), nil)
+				})
 			},
 		},
 	}
@@ -125,16 +130,33 @@ func connOf(c net.Conn) *conn {
 
 func (s *Server) webHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+tunnel.WebSocketPath, func(w http.ResponseWriter, r *http.Request) {
-		nc, binding, err := tunnel.UpgradeWebSocket(w, r)
-		if err != nil {
-			return // it has answered the request
-		}
-		s.track(func() { s.serveTunnel(nc, r.Context().Value(connKey{}).(*conn), binding) })
-	})
-	mux.HandleFunc("GET "+GuestWebSocketPath, s.serveGuestWebSocket)
+	mux.HandleFunc("GET "+tunnel.WebSocketPath, s.unlessDraining(s.serveTunnelWebSocket))
+	mux.HandleFunc("GET "+GuestWebSocketPath, s.unlessDraining(s.serveGuestWebSocket))
 	mux.HandleFunc("GET /{$}", s.serveFrontPage)
 	return mux
+}
+
+// unlessDraining turns away who would start anew on a connection from before.
+func (s *Server) unlessDraining(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.stopped() {
+			w.Header().Set("Connection", "close")
+			http.Error(w, "this gateway is shutting down: connect again", http.StatusServiceUnavailable)
+			return
+		}
+		h(w, r)
+	}
+}
+
+func (s *Server) serveTunnelWebSocket(w http.ResponseWriter, r *http.Request) {
+	nc, binding, err := tunnel.UpgradeWebSocket(w, r)
+	if err != nil {
+		return // it has answered the request
+	}
+	s.track(func() {
+		defer s.recover("tunnel", nc)
+		s.serveTunnel(nc, r.Context().Value(connKey{}).(*conn), binding)
+	})
 }
 
 func (s *Server) serveGuestWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -142,9 +164,17 @@ func (s *Server) serveGuestWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it has answered the request
 	}
+	// The library's connection has a finalizer on a cycle: only its own close
+	// frees it. By then c is closed, so that it waits for nobody.
+	defer ws.CloseNow()
 	c := r.Context().Value(connKey{}).(*conn)
 	defer c.Close()
-	s.track(func() { s.serveSSH(websocketConn{websocket.NetConn(s.ctx, ws, websocket.MessageBinary), c}, c) })
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	s.track(func() {
+		defer s.recover("guest", c)
+		s.serveSSH(websocketConn{websocket.NetConn(ctx, ws, websocket.MessageBinary), c}, c)
+	})
 }
 
 // websocketConn is SSH in a WebSocket. Its addresses are those of the TCP

@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -56,6 +58,28 @@ func TestSilentConnectionsDoNotHoldUp(t *testing.T) {
 	}
 }
 
+// TestBusyStrangersAreDropped: a connection that keeps the HTTPS port busy
+// without signing in loses its place like a silent one.
+func TestBusyStrangersAreDropped(t *testing.T) {
+	w := newWorld(t, func(s *gateway.Settings) {
+		s.Limits.HandshakeTimeout = 300 * time.Millisecond
+		s.Limits.UnauthenticatedPerSource = 2
+	})
+	for range 2 {
+		c, err := tls.Dial("tcp", w.https, &tls.Config{RootCAs: w.roots, NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		// A body that never comes.
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+	}
+	eventually(t, "their places are free", func() bool {
+		_, err := w.dial("task-1")
+		return err != nil && strings.Contains(err.Error(), "unable to authenticate")
+	})
+}
+
 func TestUnauthenticatedPerSource(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.UnauthenticatedPerSource = 4 })
 	k := testenv.NewKey(t, w.dir, "alice")
@@ -76,7 +100,7 @@ func TestUnauthenticatedPerSource(t *testing.T) {
 }
 
 // TestTunnelsSpareTheirAddress: a fleet behind one address is not locked out by
-// the limit per source.
+// the limit per source, and cannot lock out others.
 func TestTunnelsSpareTheirAddress(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.UnauthenticatedPerSource = 4 })
 	k := testenv.NewKey(t, w.dir, "alice")

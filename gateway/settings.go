@@ -54,8 +54,8 @@ type Limits struct {
 	// all. Default 1000.
 	Unauthenticated int
 	// UnauthenticatedPerSource is how many of them may come from one address
-	// (IPv6: one /64). Addresses with live tunnels are spared, because a whole
-	// CI fleet may share one. Default 64.
+	// (IPv6: one /64). An address with live tunnels may have half of all,
+	// because a whole CI fleet may share one. Default 64.
 	UnauthenticatedPerSource int
 	// AuthTries is how many keys a guest may offer on a connection. Default 6.
 	AuthTries int
@@ -63,7 +63,8 @@ type Limits struct {
 	// connection. Default 128.
 	ChannelsPerConnection int
 	// ChannelsPerIdentity is how many channels one identity may have open over
-	// all its connections. Default 512.
+	// all its connections. Default 128, with which one guest can stall half of
+	// BufferedBytes at most.
 	ChannelsPerIdentity int
 	// StreamsPerTunnel is how many guests' connections one host may serve at a
 	// time. Default 256.
@@ -88,7 +89,7 @@ type Limits struct {
 	// SSH handshake with it. Default 15 s.
 	HostTimeout time.Duration
 	// HostGrace is how long a task whose tunnel was lost is remembered, so that
-	// its guests can sign in while the agent dials again. Default 2 min.
+	// its guests can sign in while the agent dials again. Default 30 s.
 	HostGrace time.Duration
 }
 
@@ -98,7 +99,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.UnauthenticatedPerSource, 64)
 	setDefault(&l.AuthTries, 6)
 	setDefault(&l.ChannelsPerConnection, 128)
-	setDefault(&l.ChannelsPerIdentity, 512)
+	setDefault(&l.ChannelsPerIdentity, 128)
 	setDefault(&l.StreamsPerTunnel, 256)
 	setDefault(&l.TunnelsPerTask, 4)
 	setDefault(&l.BufferedBytes, 1<<30)
@@ -106,7 +107,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.KeepaliveInterval, 15*time.Second)
 	setDefault(&l.KeepaliveCount, 3)
 	setDefault(&l.HostTimeout, 15*time.Second)
-	setDefault(&l.HostGrace, 2*time.Minute)
+	setDefault(&l.HostGrace, 30*time.Second)
 	return l
 }
 
@@ -131,6 +132,8 @@ func (s *Settings) validate() error {
 	need(s.Certificate != nil, "no TLS certificate: agents could not connect")
 	need(s.Tokens != nil && len(s.Tokens.Keys) > 0, "no token key: no host could register")
 	need(s.Guests != nil, "no way for guests to sign in")
+	need(s.Limits.KeepaliveInterval > 0 && s.Limits.HandshakeTimeout > 0 && s.Limits.HostTimeout > 0,
+		"a limit that is a time is negative")
 	if s.Tokens != nil && len(s.Tokens.Keys) > 0 {
 		if err := s.Tokens.Check(); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: token keys: %w", err))

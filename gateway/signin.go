@@ -31,6 +31,7 @@ type signIn struct {
 type signedIn struct {
 	task     auth.TaskID
 	identity auth.Identity
+	grant    *auth.Grant // that was judged by
 }
 
 type signedInKey struct{}
@@ -72,7 +73,8 @@ func (a *signIn) authorize(user string, key ssh.PublicKey) (*ssh.Permissions, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", auth.ErrDenied, err)
 	}
-	granted, err := a.settings.Guests.Authorize(a.ctx, id, auth.Task{ID: task, Grant: a.s.grantOf(string(task))})
+	grant := a.s.grantOf(string(task))
+	granted, err := a.settings.Guests.Authorize(a.ctx, id, auth.Task{ID: task, Grant: grant})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +83,7 @@ func (a *signIn) authorize(user string, key ssh.PublicKey) (*ssh.Permissions, er
 	}
 	perms := *granted // the authorizer may hand out the same object twice
 	id.Name = auth.IdentityName(granted)
-	perms.ExtraData = map[any]any{signedInKey{}: signedIn{task: task, identity: id}}
+	perms.ExtraData = map[any]any{signedInKey{}: signedIn{task: task, identity: id, grant: grant}}
 	return &perms, nil
 }
 

@@ -12,7 +12,7 @@ type throttle struct {
 	mu      sync.Mutex // guards what follows
 	pending int
 	sources map[netip.Prefix]int // connections signing in
-	trusted map[netip.Prefix]int // live tunnels: such sources have no limit of their own
+	trusted map[netip.Prefix]int // live tunnels: such sources have a larger share
 }
 
 func newThrottle() *throttle {
@@ -24,10 +24,14 @@ func newThrottle() *throttle {
 func (t *throttle) enter(source netip.Prefix, l Limits) (leave func(), reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	perSource := l.UnauthenticatedPerSource
+	if t.trusted[source] > 0 {
+		perSource = max(perSource, l.Unauthenticated/2)
+	}
 	switch {
 	case t.pending >= l.Unauthenticated:
 		return nil, "all"
-	case t.sources[source] >= l.UnauthenticatedPerSource && t.trusted[source] == 0:
+	case t.sources[source] >= perSource:
 		return nil, "source"
 	}
 	t.pending++
@@ -42,8 +46,8 @@ func (t *throttle) exit(source netip.Prefix) {
 	decrement(t.sources, source)
 }
 
-// trust lifts the limit per source from an address for as long as a tunnel from
-// it lives, which the returned function ends.
+// trust gives an address a larger share for as long as a tunnel from it lives,
+// which the returned function ends.
 func (t *throttle) trust(source netip.Prefix) (end func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -76,6 +77,9 @@ func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
 	if _, err := tunnel.ParseGateway(c.gateway); err != nil {
 		return cli.UsageError("%w", err)
 	}
+	if err := hideFromGuests(); err != nil {
+		return fmt.Errorf("keep the token from guests: %w", err)
+	}
 	host, err := c.agent(stderr)
 	if err != nil {
 		return err
@@ -101,6 +105,11 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 	}
 	if err := checkDir(c.dir); err != nil {
 		return nil, fmt.Errorf("--dir: %w", err)
+	}
+	if c.shell != "" {
+		if _, err := exec.LookPath(c.shell); err != nil {
+			return nil, fmt.Errorf("--shell: %w", err)
+		}
 	}
 	a := &agent.Agent{
 		Gateway:      c.gateway,

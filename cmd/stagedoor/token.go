@@ -17,8 +17,9 @@ import (
 )
 
 const tokenHelp = `Token mints a host token: with it an agent may register as the host of one task,
-for as long as the token says. It also carries the grant: whose keys may enter
-the task. The token is printed alone; keep it as you keep a password.
+for as long as --ttl says. It also carries the grant: whose keys may enter the
+task, what they may do there, and with --deadline until when. The token is printed
+alone; keep it as you keep a password.
 
     export STAGEDOOR_TOKEN=$(stagedoor token --task task-1234 --ttl 2h \
         --authorized-keys ~/.ssh/id_ed25519.pub)
@@ -31,6 +32,7 @@ key of its own (stagedoor keygen), and the gateway its public half
 type tokenOptions struct {
 	task           string
 	ttl            time.Duration
+	deadline       time.Duration
 	authorizedKeys []string
 	permissions    []string
 	key            string
@@ -59,7 +61,8 @@ func newTokenCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.task, "task", "", "name of the `task`, which guests type")
-	f.DurationVar(&o.ttl, "ttl", 2*time.Hour, "how long the token is good for")
+	f.DurationVar(&o.ttl, "ttl", 2*time.Hour, "how long the token is good for registering; an agent that has registered can come back after that")
+	f.DurationVar(&o.deadline, "deadline", 0, "when access ends, counted from now: the host is gone then, and who is inside is cut off (default none)")
 	f.StringArrayVar(&o.authorizedKeys, "authorized-keys", nil, "`file` with the public keys of those who may enter, - for standard input; may be given several times")
 	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all)")
 	f.StringVar(&o.key, "key", "", "`file` with the signing key or the shared secret (default token_key in the state directory)")
@@ -105,11 +108,17 @@ func (o *tokenOptions) check() (auth.TaskID, error) {
 	if o.ttl < time.Second {
 		return "", cli.UsageError("--ttl %v: the token would have expired when it is used; give a second or more, as in 2h", o.ttl)
 	}
+	if o.deadline < 0 || o.deadline > 0 && o.deadline < time.Second {
+		return "", cli.UsageError("--deadline %v: give a second or more, as in 4h", o.deadline)
+	}
 	return task, nil
 }
 
 func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 	var grant auth.Grant
+	if o.deadline > 0 {
+		grant.Until = time.Now().Add(o.deadline)
+	}
 	for _, file := range o.authorizedKeys {
 		data, err := readInput(file, stdin)
 		if err != nil {

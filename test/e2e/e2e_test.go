@@ -61,10 +61,16 @@ type process struct {
 // that its detector saw fails the test.
 func spawn(t *testing.T, env []string, program string, args ...string) *process {
 	t.Helper()
+	return spawnAs(t, &syscall.SysProcAttr{Setpgid: true}, env, program, args...)
+}
+
+// spawnAs is spawn for another user.
+func spawnAs(t *testing.T, attr *syscall.SysProcAttr, env []string, program string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: program, cmd: exec.Command(filepath.Join(binaries, program), args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = attr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -69,6 +69,33 @@ func (w *world) testExec(t *testing.T) {
 	}
 }
 
+// TestTokenStaysSecret reads what a guest could of the agent, as a user without
+// privileges.
+func TestTokenStaysSecret(t *testing.T) {
+	testenv.NeedRoot(t) // to become somebody else
+	w := newWorld(t)
+	mustDo(t, os.Chmod(w.home, 0o777))
+	for dir := w.home; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		mustDo(t, err)
+		mustDo(t, os.Chmod(dir, info.Mode()|0o055))
+	}
+	mustDo(t, os.Chmod(binaries, 0o755))
+	mustDo(t, os.Chmod(w.ca, 0o644))
+	nobody := &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	p := spawnAs(t, nobody, []string{"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
+		"stagedoor-agent", "connect", "--dir", w.home, "--shell", "/bin/sh")
+	p.waitFor("ssh -p ")
+	if got := w.run("id -u"); got != "65534\n" {
+		t.Fatalf("the agent runs as %q", got)
+	}
+	read := fmt.Sprintf("cat /proc/%d/environ", p.cmd.Process.Pid)
+	out, err := w.command("ssh", w.target(), read).CombinedOutput()
+	if err == nil || strings.Contains(string(out), "eyJ") {
+		t.Errorf("%s: %v: a guest can read the token of the agent", read, err)
+	}
+}
+
 func (w *world) testEnvironment(t *testing.T) {
 	w = w.in(t)
 	if got := w.run("echo $TASK_VARIABLE $STAGEDOOR_TASK $(pwd)"); got != "kept task-1 "+w.home+"\n" {

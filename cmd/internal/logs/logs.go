@@ -85,10 +85,17 @@ func escape(_ []string, a slog.Attr) slog.Attr {
 		return a
 	}
 	if s, ok := text(a.Value.Any()); ok {
+		if len(s) > maxValue && a.Key != "stack" {
+			s = s[:maxValue] + "…"
+		}
 		a.Value = slog.StringValue(Escape(s))
 	}
 	return a
 }
+
+// maxValue bounds a value in bytes: a stranger's client may send a reason of
+// 250 KB for hanging up, which would be a line of the log.
+const maxValue = 1024
 
 // text is what a handler would show for v. A value whose method panics (a nil
 // pointer in an interface) is left to the handler, which says so.

@@ -78,3 +78,18 @@ func (s stringer) String() string { return string(s) }
 type panics struct{ s string }
 
 func (p *panics) Error() string { return p.s }
+
+func TestLongValuesAreCut(t *testing.T) {
+	var b strings.Builder
+	log, err := logs.New(&b, "info", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("hello", "error", errors.New(strings.Repeat("x", 250_000)), "took", 1500*time.Millisecond)
+	if b.Len() > 2000 {
+		t.Errorf("a line of %d bytes", b.Len())
+	}
+	if !strings.Contains(b.String(), `"took":"1.5s"`) {
+		t.Errorf("a duration that nobody can read: %.200s", b.String())
+	}
+}
