@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -87,9 +89,13 @@ func (g *guest) end() {
 	g.wg.Wait()
 }
 
-// failed logs why a guest did not get in. Connections that say nothing at all are probes of their port.
+// failed logs why a guest did not get in. Who hangs up before saying anything was only looking whether the port is open.
 func (g *guest) failed(err error) {
-	g.log.Info("guest not signed in", "error", err)
+	level := slog.LevelInfo
+	if errors.Is(err, io.EOF) {
+		level = slog.LevelDebug
+	}
+	g.log.Log(context.Background(), level, "guest not signed in", "error", err)
 }
 
 // enter notes who the guest is. The library hands the connection to handlers only, and starts each of them as soon as the guest

@@ -19,6 +19,9 @@ const (
 	sigKill   = unix.SIGKILL
 )
 
+// killPatience is how long hangup waits for processes that SIGKILL was sent to. Only those stuck in the kernel take longer.
+const killPatience = 10 * time.Second
+
 // leaderOfSession makes the child call setsid(2), with and without a terminal: its pid then names everything it starts.
 func leaderOfSession(terminal bool) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Setctty: terminal} // Ctty 0: the child's stdin

@@ -10,10 +10,7 @@ import (
 var errUnsupported = errors.New("shells and commands on a Windows host are not supported yet; sftp is")
 
 // process is never started here.
-type process struct {
-	term   *terminal
-	exited chan struct{}
-}
+type process struct{}
 
 func startProcess(command) (*process, error) { return nil, errUnsupported }
 

@@ -1,16 +1,5 @@
 package agent
 
-import (
-	"errors"
-	"time"
-)
-
-// errViewLost is what attach returns when the view went before the output had ended.
-var errViewLost = errors.New("the guest has gone")
-
-// killPatience is how long hangup waits for processes that SIGKILL was sent to. Only those stuck in the kernel take longer.
-const killPatience = 10 * time.Second
-
 // command says what to start and around what.
 type command struct {
 	path     string

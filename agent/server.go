@@ -49,7 +49,7 @@ type Server struct {
 	Limits Limits
 
 	// SessionStart and SessionEnd, when set, are called as a session's program starts and after it has ended. Sessions call
-	// them concurrently, and wait for them.
+	// them concurrently, and wait for them; they must call neither Close nor Shutdown.
 	SessionStart func(SessionInfo)
 	SessionEnd   func(SessionInfo)
 	// Logger may be nil: then nothing is logged.
@@ -78,7 +78,7 @@ type SessionInfo struct {
 	Kind       string    // KindShell, KindExec or KindSFTP
 	PTY        bool      // it has a terminal
 	EndToEnd   bool      // the guest signed in here and not at the gateway
-	Started    time.Time //
+	Started    time.Time // when its program did
 	Ended      time.Time // zero until SessionEnd
 	ExitStatus int       // of the program; -1 when a signal ended it, its guest left it, or it still runs
 }
