@@ -101,7 +101,7 @@ func (s *Server) dialTask(ctx context.Context, task auth.TaskID, header func(reg
 			return nil, reg, err
 		}
 		if reg.endToEndOnly && h.Mode == tunnel.ModeSpliced {
-			return nil, reg, fmt.Errorf("task %s takes end-to-end connections only: use ssh -J with this gateway as the jump host", task)
+			return nil, reg, fmt.Errorf("task %s takes end-to-end connections only, and this version of the gateway does not pass them on", task)
 		}
 		c, err := t.Dial(ctx, h)
 		switch {

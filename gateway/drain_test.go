@@ -165,13 +165,13 @@ func TestIncompleteSettings(t *testing.T) {
 	}
 }
 
-// TestEndToEndOnlyHost: the guest is told how to get in.
+// TestEndToEndOnlyHost: the guest is told why it cannot get in.
 func TestEndToEndOnlyHost(t *testing.T) {
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	w.startAgent(w.token("task-1", time.Now(), k), func(a *agent.Agent) { a.EndToEndOnly = true })
 	out, err := w.sshCommand("task-1", k, "true").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "ssh -J") {
+	if err == nil || !strings.Contains(string(out), "end-to-end connections only") {
 		t.Errorf("%v: %q", err, out)
 	}
 }

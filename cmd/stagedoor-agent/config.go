@@ -45,6 +45,7 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.acceptEnv, "accept-env", nil, "`names` of further variables that guests may set, with * and ?")
 	f.DurationVar(&c.hangupGrace, "hangup-grace", 5*time.Second, "how long processes may go on after SIGHUP told them that their guest has gone")
 	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J)")
+	f.MarkHidden("end-to-end-only") // until gateways pass such guests on
 	f.StringVar(&c.stateDir, "state-dir", "", "`directory` that keeps the agent's keys between runs (default: new keys each time)")
 	f.StringToStringVar(&c.labels, "label", nil, "`name=value` that describes the host to the gateway; may be given several times")
 	f.StringVar(&c.logLevel, "log-level", "info", "one of "+strings.Join(logs.Levels, ", "))
