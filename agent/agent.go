@@ -51,9 +51,9 @@ type Agent struct {
 	// such key Run fails.
 	EndToEndOnly bool
 
-	// Shell, PlainShell, Env, Dir, AcceptEnv, HangupGrace and Limits are those of [Server].
+	// Shell, LoginShell, Env, Dir, AcceptEnv, HangupGrace and Limits are those of [Server].
 	Shell       string
-	PlainShell  bool
+	LoginShell  bool
 	Env         []string
 	Dir         string
 	AcceptEnv   []string
@@ -156,7 +156,7 @@ func (a *Agent) keys() (ssh.Signer, ed25519.PrivateKey, error) {
 func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s := &a.server
 	s.Task, s.Grant, s.HostKey, s.EndToEndOnly = token.Task, &token.Grant, hostKey, a.EndToEndOnly
-	s.Shell, s.PlainShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.PlainShell, a.Env, a.Dir, a.AcceptEnv
+	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
 	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits
 	s.SessionStart, s.SessionEnd, s.Logger = a.SessionStart, a.SessionEnd, a.Logger
 }

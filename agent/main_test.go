@@ -117,7 +117,6 @@ func newTestHost(t *testing.T, change func(*Server)) *testHost {
 		Task:       "task-1",
 		HostKey:    hostKey,
 		Shell:      "/bin/bash",
-		PlainShell: true,
 		Env:        append(os.Environ(), "STAGEDOOR_TOKEN=secret", "HOME="+h.home, "TESTHOST="+h.home),
 		Dir:        h.dir,
 		Grant:      &auth.Grant{AuthorizedKeys: []string{string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(guest.PublicKey()))) + " alice"}},

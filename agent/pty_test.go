@@ -128,7 +128,7 @@ func onSignals(names, code string) string {
 }
 
 func TestLoginShell(t *testing.T) {
-	h := newTestHost(t, func(s *Server) { s.PlainShell = false })
+	h := newTestHost(t, func(s *Server) { s.LoginShell = true })
 	must(t, os.WriteFile(h.path(".bash_profile"), []byte("echo profile was read\n"), 0o600))
 	s, _, _ := h.terminal("task")
 	s.expect(`profile was read`)

@@ -31,9 +31,9 @@ type Server struct {
 
 	// Shell is the path of the guests' shell. Empty: the user's login shell, bash or sh.
 	Shell string
-	// PlainShell starts shells without a command as ordinary ones. Otherwise they are login shells, as under sshd, and the
-	// profile they read may replace PATH and other variables of the task.
-	PlainShell bool
+	// LoginShell makes shells without a command login shells, as under sshd. Otherwise they are ordinary interactive ones: the
+	// profile that a login shell reads replaces PATH on many systems, and with it what the task has set up.
+	LoginShell bool
 	// Env is the environment of the task, in the form of os.Environ. Nil: that of this process. Variables whose name starts
 	// with STAGEDOOR are never passed on.
 	Env []string

@@ -91,7 +91,7 @@ func (s *session) command(p plan) (c command, notice string) {
 	switch {
 	case p.kind == KindExec:
 		c.args = []string{name, "-c", p.command}
-	case s.guest.server.PlainShell:
+	case !s.guest.server.LoginShell:
 		c.args = []string{name}
 	default:
 		c.args = []string{"-" + name}

@@ -21,7 +21,7 @@ type config struct {
 	token, tokenFile     string
 	caFile               string
 	dir, shell           string
-	plainShell           bool
+	loginShell           bool
 	acceptEnv            []string
 	hangupGrace          time.Duration
 	endToEndOnly         bool
@@ -41,7 +41,7 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.caFile, "ca-file", "", "`file` with the certificates to trust, in the place of the system's (PEM)")
 	f.StringVar(&c.dir, "dir", "", "`directory` where sessions start (default the current one)")
 	f.StringVar(&c.shell, "shell", "", "`path` of the guests' shell (default the user's login shell, bash or sh)")
-	f.BoolVar(&c.plainShell, "plain-shell", false, "do not make shells login shells, whose profile may replace PATH")
+	f.BoolVar(&c.loginShell, "login-shell", false, "make shells login shells; the profile that these read may replace PATH")
 	f.StringSliceVar(&c.acceptEnv, "accept-env", nil, "`names` of further variables that guests may set, with * and ?")
 	f.DurationVar(&c.hangupGrace, "hangup-grace", 5*time.Second, "how long processes may go on after SIGHUP told them that their guest has gone")
 	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J)")

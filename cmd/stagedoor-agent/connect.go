@@ -117,7 +117,7 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 		StateDir:     c.stateDir,
 		EndToEndOnly: c.endToEndOnly,
 		Shell:        c.shell,
-		PlainShell:   c.plainShell,
+		LoginShell:   c.loginShell,
 		Dir:          c.dir,
 		AcceptEnv:    c.acceptEnv,
 		HangupGrace:  c.hangupGrace,

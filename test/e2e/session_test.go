@@ -20,7 +20,7 @@ import (
 // TestGuest is a guest's day: all of it through one gateway and one agent.
 func TestGuest(t *testing.T) {
 	w := newWorld(t)
-	agent := w.startAgent([]string{"TASK_VARIABLE=kept"}, "--plain-shell", "--shell", "/bin/sh")
+	agent := w.startAgent([]string{"TASK_VARIABLE=kept"}, "--shell", "/bin/sh")
 	_, port, _ := strings.Cut(w.ssh, ":")
 	agent.waitFor("\nssh -p " + port + " task-1@127.0.0.1\n")
 
