@@ -66,6 +66,8 @@ type entrant struct {
 	agreed  algorithms
 	signer  ssh.Signer
 	sshPath string
+
+	noTerminal bool // see prepareEcho
 }
 
 // algorithms are what ssh agreed upon with the host.
@@ -103,7 +105,7 @@ func (e *entrant) prepare(ctx context.Context, l *lab) (err error) {
 	if e.log, err = l.openLog(e.name() + "-guest"); err != nil {
 		return err
 	}
-	if e.agreed, err = e.negotiate(ctx); err != nil {
+	if e.agreed, err = e.negotiate(ctx, l.path(e.name()+"-negotiation.log")); err != nil {
 		return err
 	}
 	for _, d := range []direction{download, upload} {
@@ -111,7 +113,19 @@ func (e *entrant) prepare(ctx context.Context, l *lab) (err error) {
 			return err
 		}
 	}
-	_, err = e.echoAll(ctx, 20)
+	return e.prepareEcho(ctx, l)
+}
+
+// prepareEcho finds out whether the host gives terminals. An sshd of a user who
+// is not root has to chown them to group tty, which fails where devpts is
+// mounted without gid=5, as in containers; it then drops the connection.
+func (e *entrant) prepareEcho(ctx context.Context, l *lab) error {
+	_, err := e.echoAll(ctx, 20)
+	if errors.Is(err, errTerminal) && ctx.Err() == nil && os.Geteuid() != 0 {
+		l.say("%s gives no terminal to a user who is not root: not measured", e.name())
+		e.noTerminal = true
+		return nil
+	}
 	return err
 }
 
@@ -187,14 +201,14 @@ var (
 )
 
 // negotiate asks ssh -v what it agreed upon with the host, and so learns the
-// host keys too.
-func (e *entrant) negotiate(ctx context.Context) (a algorithms, err error) {
+// host keys too. What ssh says is in the file log.
+func (e *entrant) negotiate(ctx context.Context, log string) (a algorithms, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := e.runTrue(ctx, "-v"); err != nil {
-		return a, err
+	if err := e.runTrue(ctx, "-v", "-E", log); err != nil {
+		return a, fmt.Errorf("%w %s", err, logTail(log))
 	}
-	text, err := os.ReadFile(e.log.Name())
+	text, err := os.ReadFile(log)
 	if err != nil {
 		return a, err
 	}

@@ -32,8 +32,12 @@ var echoKinds = []echoKind{
 	{"echo pty paced", true, pace},
 }
 
+// errTerminal is wrapped by errors of an echo on a terminal.
+var errTerminal = errors.New("on a terminal")
+
 // echoAll types n keys in each way, on a connection of its own, and returns
-// the time that each took to come back, in the order of echoKinds.
+// the time that each took to come back, in the order of echoKinds; none for a
+// way that there is not.
 func (e *entrant) echoAll(ctx context.Context, n int) ([][]time.Duration, error) {
 	client, err := e.dial(ctx)
 	if err != nil {
@@ -43,7 +47,13 @@ func (e *entrant) echoAll(ctx context.Context, n int) ([][]time.Duration, error)
 	defer context.AfterFunc(ctx, func() { client.Close() })()
 	times := make([][]time.Duration, len(echoKinds))
 	for i, kind := range echoKinds {
+		if kind.terminal && e.noTerminal {
+			continue
+		}
 		if times[i], err = echo(client.Client, kind, n); err != nil {
+			if kind.terminal {
+				err = fmt.Errorf("%w: %w", errTerminal, err)
+			}
 			return nil, fmt.Errorf("%s: %w", kind.name, errors.Join(ctx.Err(), err))
 		}
 	}

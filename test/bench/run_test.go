@@ -24,17 +24,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestRun measures every contender for a moment, with their real programs.
+// TestRun measures every kind of contender for a moment, with their real programs.
 func TestRun(t *testing.T) {
 	testenv.Need(t, "ssh")
 	testenv.Need(t, "sshd")
 	file := filepath.Join(t.TempDir(), "result.json")
-	var all []string
-	for _, c := range allContenders() {
-		all = append(all, c.name())
-	}
+	contenders := []string{baseline, "stagedoor", "reverse"} // one of each kind
 	var table, progress strings.Builder
-	err := run(t.Context(), []string{"-contenders", strings.Join(all, ","), "-rounds", "2", "-size", "1M", "-echoes", "5", "-connects", "1", "-json", file}, &table, &progress)
+	err := run(t.Context(), []string{"-contenders", strings.Join(contenders, ","), "-rounds", "2", "-size", "1M", "-echoes", "5", "-connects", "1", "-json", file}, &table, &progress)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
 	}
@@ -46,7 +43,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(r.Contenders); got != len(allContenders()) {
+	if got := len(r.Contenders); got != len(contenders) {
 		t.Errorf("%d contenders in the report", got)
 	}
 	for _, c := range r.Contenders {
@@ -55,7 +52,9 @@ func TestRun(t *testing.T) {
 		}
 	}
 	for _, res := range r.Results {
-		if len(res.Values) != 2 || res.Ratio == nil && !strings.HasSuffix(res.Figure, "gateway") {
+		// sshd has no gateway, and may have no terminals: see prepareEcho.
+		unpaired := strings.HasSuffix(res.Figure, "gateway") || strings.HasPrefix(res.Figure, "echo pty") && os.Geteuid() != 0
+		if len(res.Values) != 2 || res.Ratio == nil && !unpaired {
 			t.Errorf("incomplete: %+v", res)
 		}
 		if res.Median <= 0 {
