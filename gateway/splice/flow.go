@@ -33,7 +33,8 @@ type flow struct {
 	exited   bool           // one was passed on
 
 	quietTimer *time.Timer // set with the first held request
-	quiet      uint64      // chunks passed when it was set
+	quietSince uint64      // chunks passed when output became quiet
+	quietFor   int         // looks ago
 }
 
 // maxHeld bounds the held requests. RFC 4254 section 6.10 knows of one.

@@ -54,11 +54,16 @@ func (f *flow) holds(r *ssh.Request) bool {
 	}
 	f.held = append(f.held, r)
 	if len(f.held) == 1 && f.pumps > 0 {
-		f.quiet = f.chunks()
-		f.quietTimer = f.c.after(f.c.j.limits.exit, f.checkQuiet)
+		f.quietSince = f.chunks()
+		f.quietTimer = f.c.after(f.c.j.limits.exit/quietLooks, f.checkQuiet)
 	}
 	return true
 }
+
+// quietLooks is how often in a row the output must have been found quiet, spread
+// over limits.exit: after a freeze of the whole machine the timer may be the
+// first to run, and the pump with more output the second.
+const quietLooks = 4
 
 // checkQuiet releases held requests when no output has come for a while: a
 // background process may keep its end of the pipe open for hours, and sshd
@@ -70,13 +75,16 @@ func (f *flow) checkQuiet() {
 		return
 	}
 	n := f.chunks()
-	if n == f.quiet && f.stalledSince() == 0 {
+	f.quietFor++
+	if n != f.quietSince || f.stalledSince() != 0 {
+		f.quietSince, f.quietFor = n, 0
+	}
+	if f.quietFor == quietLooks {
 		f.released = true
 		f.c.changed.Broadcast()
 		return
 	}
-	f.quiet = n
-	f.quietTimer.Reset(f.c.j.limits.exit)
+	f.quietTimer.Reset(f.c.j.limits.exit / quietLooks)
 }
 
 func (f *flow) chunks() uint64 { return f.data.chunks.Load() + f.stderr.chunks.Load() }
