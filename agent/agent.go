@@ -14,6 +14,8 @@
 // the guest goes while its program runs, every process of the session is told by SIGHUP and killed after a grace, with or
 // without a terminal; what made a session of its own (setsid, tmux, a daemon) lives on. After a program has ended by itself,
 // whatever it left in the background lives on too.
+//
+// Programs inherit no descriptors: when the first one starts, all but the standard ones of this process become close-on-exec.
 package agent
 
 import (

@@ -127,7 +127,7 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 	g.enter(conn)
 	defer recoverTo(g.log, func() { ok = false })
 	if err := auth.AllowGlobal(g.permissions(), auth.Guest, r.Type, r.Payload); err != nil {
-		g.log.Debug("request refused", "request", r.Type, "error", err)
+		g.log.Debug("request refused", "request", clipped(r.Type), "error", err)
 		return false, nil
 	}
 	switch r.Type {
@@ -147,7 +147,7 @@ func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh
 	g.enter(conn)
 	defer recoverTo(g.log, func() { g.nc.Close() })
 	if err := g.beginChannel(nc); err != nil {
-		g.log.Debug("channel refused", "type", nc.ChannelType(), "error", err)
+		g.log.Debug("channel refused", "type", clipped(nc.ChannelType()), "error", err)
 		reason, words := ssh.Prohibited, err.Error()
 		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
 			reason, words = refusal.Reason, refusal.Message
@@ -195,6 +195,9 @@ func (g *guest) endChannel() {
 	g.mu.Unlock()
 	g.wg.Done()
 }
+
+// clipped bounds what a guest can put into the log; the handler escapes it.
+func clipped(s string) string { return s[:min(len(s), 64)] }
 
 // recoverTo stops a panic, logs it with its stack, and calls f. It is to be deferred.
 func recoverTo(log *slog.Logger, f func()) {

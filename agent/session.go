@@ -66,7 +66,7 @@ func (s *session) serveRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		run, err := s.answer(r)
 		if err != nil {
-			s.guest.log.Debug("request refused", "request", r.Type, "error", err)
+			s.guest.log.Debug("request refused", "request", clipped(r.Type), "error", err)
 		}
 		r.Reply(err == nil, nil)
 		if run != nil {

@@ -77,6 +77,9 @@ func startSSHD(t *testing.T, h *testHost) (port string) {
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("sshd is not installed")
 	}
+	if shell := passwdShell(); shell != h.Shell {
+		t.Skipf("sshd would run %s, not %s", shell, h.Shell)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	_, port, _ = net.SplitHostPort(l.Addr().String())
