@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestCopyFiles(t *testing.T) {
@@ -120,9 +122,7 @@ func TestTarPipes(t *testing.T) {
 }
 
 func TestGit(t *testing.T) {
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("git is not installed")
-	}
+	testenv.Need(t, "git")
 	h := newTestHost(t, nil)
 	h.ssh("", "git init -q --bare repo.git").want(t, "")
 	git := func(args ...string) result {

@@ -42,10 +42,11 @@ func kill(t *testing.T, pid int) {
 	must(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// nothingLeft waits until no program of the host is left.
+// nothingLeft waits until no session and no program of the host is left. A process has no environment to be known by for a
+// moment in execve(2), so programs alone could miss one that a session still waits for.
 func (h *testHost) nothingLeft() {
 	h.t.Helper()
-	eventually(h.t, "the end of all programs", func() bool { return len(h.programs()) == 0 })
+	eventually(h.t, "the end of all programs", func() bool { return h.Sessions() == 0 && len(h.programs()) == 0 })
 }
 
 func TestGuestIsKilled(t *testing.T) {

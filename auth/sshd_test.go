@@ -37,7 +37,7 @@ func startSSHD(t *testing.T) *sshdServer {
 	sshd := testenv.Need(t, "sshd")
 	if os.Getuid() == 0 {
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // its privilege separation directory
-			t.Skip(err)
+			t.Fatal(err)
 		}
 	}
 	me, err := user.Current()

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // tree makes a directory with files of several sizes and returns its name.
@@ -71,9 +73,7 @@ func TestFiles(t *testing.T) {
 		for _, way := range both {
 			t.Run(tool.name+" "+way, func(t *testing.T) {
 				t.Parallel()
-				if _, err := exec.LookPath(strings.Fields(tool.name)[0]); err != nil {
-					t.Skip(err)
-				}
+				testenv.Need(t, strings.Fields(tool.name)[0])
 				from := l.tree(t)
 				there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
 				if got := run(t, tool.copy(t, way, from, there, true), nil); got.status != 0 {

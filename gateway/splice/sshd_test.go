@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // A lab is a real sshd, and a gateway before it. Each connection to sshd's
@@ -44,11 +46,8 @@ var both = []string{"direct", "spliced"}
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	for _, name := range []string{"ssh", "/usr/sbin/sshd"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("OpenSSH is not installed: %v", err)
-		}
-	}
+	testenv.Need(t, "ssh")
+	testenv.Need(t, "sshd")
 	u, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
