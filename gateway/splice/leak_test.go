@@ -37,7 +37,7 @@ func TestLeakOfXCrypto(t *testing.T) {
 	breakHandshake(t, &wires)
 	t.Logf("%d more hang that never signed in", wires.Stuck()-int64(stuck))
 	if stuck == 0 {
-		t.Error("x/crypto does not leak any more: remove Wires, and what the package comment says")
+		t.Error("x/crypto does not leak any more: remove this test, and what the package comment says")
 	}
 	// Nothing of ours is among what hangs, but for the test's own waiting.
 	if err := goleak.Find(before,

@@ -70,7 +70,7 @@
 // behind leaves two or three goroutines in x/crypto for good, and Conn.Wait never
 // returns: the reading loop is stuck on a send to mux.loop, which waits for it.
 // Join never calls Wait; it sees the end of a connection by its queues. Neither
-// does it wait for ever for its own calls into x/crypto. Wires counts what stays.
+// does it wait for ever for its own calls into x/crypto. What stays is logged.
 // The same version can, under a race of a few microseconds, let OpenChannel hang
 // when it is called while the connection ends.
 package splice

@@ -7,8 +7,8 @@ import (
 )
 
 // Wires counts connections that x/crypto/ssh could not let go of (see the
-// package comment). The zero value is ready to use, for all connections of a
-// gateway together.
+// package comment). It is no metric of a gateway: a peer that ends with
+// SSH_MSG_DISCONNECT, as OpenSSH does, is taken for one of them.
 type Wires struct{ stuck atomic.Int64 }
 
 // Stuck returns how many connections were closed while the goroutine that reads
