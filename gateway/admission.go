@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway/registry"
+	"github.com/stagedoor/stagedoor/tunnel"
+)
+
+// admission is the registration of one tunnel. Once the agent is admitted it
+// has a claim, to be given back by end.
+type admission struct {
+	s        *Server
+	settings *Settings
+	conn     *conn
+	log      *slog.Logger
+
+	reg      registration
+	claim    registry.Claim
+	tunnel   *tunnel.Tunnel
+	distrust func()
+}
+
+// admit judges an agent, claims its task and publishes its tunnel.
+func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello) (_ tunnel.Welcome, err error) {
+	if a.reg, err = a.s.judge(a.settings, h); err != nil {
+		return tunnel.Welcome{}, err
+	}
+	welcome, err := welcomeHost(a.settings, a.reg)
+	if err != nil {
+		return tunnel.Welcome{}, err
+	}
+	if a.claim, err = a.s.claim(ctx, a.settings, a.reg); err != nil {
+		return tunnel.Welcome{}, err
+	}
+	a.tunnel = t
+	a.conn.leave()
+	a.distrust = a.s.throttle.trust(sourceOf(a.conn.remote.Addr()))
+	a.s.publish(a.reg, t, a.claim)
+	a.s.metrics.registrations.WithLabelValues("ok").Inc()
+	a.log = a.log.With("task", string(a.reg.task))
+	a.log.Info("host registered", "host_key", ssh.FingerprintSHA256(a.reg.hostKey), "labels", h.Labels)
+	return welcome, nil
+}
+
+// end gives back what admit took. The task is remembered for a while, so that
+// its guests can sign in until the agent has dialled again.
+func (a *admission) end() {
+	if a.claim == nil {
+		return
+	}
+	a.distrust()
+	if err := a.claim.Release(); err != nil {
+		a.log.Error("cannot release a claim", "error", err)
+	}
+	a.s.unpublish(a.reg, a.tunnel)
+}
+
+func (s *Server) hostRefused(log *slog.Logger, err error) {
+	result := "failed"
+	var refusal *tunnel.Refusal
+	if errors.As(err, &refusal) {
+		result = refusal.Code
+	}
+	s.metrics.registrations.WithLabelValues(result).Inc()
+	log.Info("host was not registered", "result", result, "error", err)
+}
+
+// judge decides whether an agent may host the task that it names. Its errors
+// are [tunnel.Refusal]s, made for the person who runs the job.
+func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error) {
+	var none registration
+	if s.stopped() {
+		return none, &tunnel.Refusal{Code: tunnel.CodeDraining, Message: "this gateway is shutting down", Retry: true}
+	}
+	reg, err := credentials(settings, h)
+	if err != nil {
+		return none, refusalFor(err)
+	}
+	task, err := auth.ParseTaskID(h.Task)
+	if err != nil || task != reg.task {
+		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: fmt.Sprintf("the token is for task %q, not for %q", reg.task, h.Task)}
+	}
+	if reg.hostKey, err = parseHostKey(h.HostKey); err != nil {
+		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: "the agent sent no usable host key: " + err.Error()}
+	}
+	reg.agentKey = h.AgentKey
+	reg.ca = settings.CA
+	reg.endToEndOnly = h.EndToEndOnly
+	return reg, nil
+}
+
+// parseHostKey reads the host key of an agent. Only kinds whose verification
+// costs next to nothing are taken: the gateway does it for each guest.
+func parseHostKey(raw []byte) (ssh.PublicKey, error) {
+	key, err := ssh.ParsePublicKey(raw)
+	if err != nil {
+		return nil, err
+	}
+	switch key.Type() {
+	case ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521:
+		return key, nil
+	}
+	return nil, fmt.Errorf("a host key of type %.64q: an ed25519 or ecdsa key is needed", key.Type())
+}
+
+// credentials verifies the token of a new agent, or what the gateway gave to
+// one that comes back.
+func credentials(settings *Settings, h tunnel.Hello) (registration, error) {
+	if h.Renewal == "" {
+		t, err := settings.Tokens.Verify(h.Token)
+		if err != nil {
+			return registration{}, err
+		}
+		return registration{task: t.Task, grant: &t.Grant, generation: t.IssuedAt, deadline: t.Grant.Until}, nil
+	}
+	keys := []ed25519.PublicKey{settings.RenewalKey.Public().(ed25519.PublicKey)}
+	r, err := auth.VerifyRenewal(keys, h.Renewal, time.Now())
+	if err != nil {
+		return registration{}, err
+	}
+	if !bytes.Equal(r.AgentKey, h.AgentKey) {
+		return registration{}, fmt.Errorf("%w: the renewal belongs to another agent", auth.ErrTokenInvalid)
+	}
+	return registration{task: r.Task, grant: &r.Grant, generation: r.IssuedAt, deadline: r.Deadline}, nil
+}
+
+func refusalFor(err error) *tunnel.Refusal {
+	code := tunnel.CodeBadToken
+	if errors.Is(err, auth.ErrTokenExpired) {
+		code = tunnel.CodeExpired
+	}
+	return &tunnel.Refusal{Code: code, Message: err.Error()}
+}
+
+// claim takes the task in the registry.
+func (s *Server) claim(ctx context.Context, settings *Settings, reg registration) (registry.Claim, error) {
+	task := string(reg.task)
+	if n := s.tunnelsOf(task); n >= settings.Limits.TunnelsPerTask {
+		return nil, &tunnel.Refusal{Code: tunnel.CodeLimit, Retry: true,
+			Message: fmt.Sprintf("task %s has %d tunnels already, the most that this gateway allows", task, n)}
+	}
+	if err := s.remembered(reg); err != nil {
+		return nil, err
+	}
+	claim, err := s.registry.Claim(ctx, task, registry.Owner{Gateway: s.name, Key: reg.agentKey, IssuedAt: reg.generation})
+	switch {
+	case errors.Is(err, registry.ErrHeld):
+		t, _, _ := s.tunnelOf(task)
+		return nil, held(task, t == nil || !s.answers(t))
+	case errors.Is(err, registry.ErrSuperseded):
+		return nil, &tunnel.Refusal{Code: tunnel.CodeReplaced, Message: "an agent with a newer token holds task " + task}
+	case err != nil:
+		return nil, fmt.Errorf("claim task %q: %w", task, err)
+	}
+	return claim, nil
+}
+
+// remembered refuses an agent whose token is no newer than that of another agent
+// that lost its tunnel a moment ago: a copy of a token must not win just because
+// the agent that has the task dials again.
+func (s *Server) remembered(reg registration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hosts[string(reg.task)]
+	if h == nil || h.current != nil || bytes.Equal(h.agentKey, reg.agentKey) || reg.generation.After(h.generation) {
+		return nil // or the registry says what is to be said
+	}
+	return held(string(reg.task), true)
+}
+
+// held refuses a second agent with a token of the same time: for good while the
+// first one answers.
+func held(task string, lost bool) *tunnel.Refusal {
+	if lost {
+		return &tunnel.Refusal{Code: tunnel.CodeHeld, Retry: true,
+			Message: "another agent with the same token has lost its connection to task " + task + " and is given time to come back"}
+	}
+	return &tunnel.Refusal{Code: tunnel.CodeHeld,
+		Message: "another agent holds task " + task + " with a token of the same time: mint a token for each agent"}
+}
+
+func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
+	renewal, err := auth.MintRenewal(settings.RenewalKey, auth.Renewal{
+		Task: reg.task, AgentKey: reg.agentKey, IssuedAt: reg.generation, Deadline: reg.deadline, Grant: *reg.grant,
+	})
+	if err != nil {
+		return tunnel.Welcome{}, fmt.Errorf("mint a renewal for task %q: %w", reg.task, err)
+	}
+	return tunnel.Welcome{
+		Address:  settings.Address,
+		CA:       reg.ca.PublicKey().Marshal(),
+		Deadline: reg.deadline,
+		Renewal:  renewal,
+		Now:      time.Now(),
+	}, nil
+}
