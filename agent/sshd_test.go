@@ -80,7 +80,7 @@ func startSSHD(t *testing.T, h *testHost) (port string) {
 		must(t, os.MkdirAll("/run/sshd", 0o755)) // its privilege separation directory, made at boot
 	}
 	if shell := passwdShell(); shell != h.Shell {
-		t.Skipf("sshd would run %s, not %s", shell, h.Shell)
+		testenv.Skip(t, fmt.Sprintf("sshd would run %s, not %s", shell, h.Shell))
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -32,7 +32,7 @@ func Need(t testing.TB, program string) string {
 			return path
 		}
 	}
-	skip(t, "needs "+program)
+	Skip(t, "needs "+program)
 	return ""
 }
 
@@ -40,12 +40,13 @@ func Need(t testing.TB, program string) string {
 func NeedRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		skip(t, "needs root")
+		Skip(t, "needs root")
 	}
 }
 
-// skip notes the reason for the summary that `make test` prints.
-func skip(t testing.TB, reason string) {
+// Skip skips the test for want of something that the machine lacks, and fails it
+// in CI. The reason goes into the summary that `make test` prints.
+func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s: %s, and in CI nothing may be skipped", t.Name(), reason)
