@@ -126,21 +126,3 @@ func TestTryWithoutSSH(t *testing.T) {
 		t.Errorf("%v:\n%s", err, out)
 	}
 }
-
-// TestTryTakesTheUsersKey enters with the key that ssh finds by itself.
-func TestTryTakesTheUsersKey(t *testing.T) {
-	cmd, dir := tryCommand(t)
-	ssh := filepath.Join(dir, "home", ".ssh")
-	mustDo(t, os.Mkdir(ssh, 0o700))
-	testenv.NewKey(t, ssh, "id_ed25519")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	// ssh takes the home directory from the passwd file, not from HOME: what
-	// the configuration says is what can be seen here.
-	config, err := os.ReadFile(filepath.Join(dir, "home", ".local", "state", "stagedoor", "try", "ssh_config"))
-	mustDo(t, err)
-	if !strings.Contains(string(config), "Host demo\n") {
-		t.Errorf("configuration:\n%s", config)
-	}
-}
