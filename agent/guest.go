@@ -86,6 +86,7 @@ func (g *guest) end() {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
+	g.closeForwards()
 	g.wg.Wait()
 }
 
@@ -138,6 +139,8 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 		g.noMoreSessions = true
 		g.mu.Unlock()
 		return true, nil
+	case "tcpip-forward", "cancel-tcpip-forward", "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com":
+		return g.handleForward(r.Type, r.Payload)
 	}
 	return false, nil
 }
@@ -163,8 +166,12 @@ func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh
 			return // the connection has ended
 		}
 		g.serveSession(ch, requests)
+	case "direct-tcpip":
+		g.serveDirectTCPIP(nc)
+	case "direct-streamlocal@openssh.com":
+		g.serveDirectStreamlocal(nc)
 	default:
-		nc.Reject(ssh.Prohibited, "forwarding is not supported by this host")
+		nc.Reject(ssh.UnknownChannelType, "this host does not serve channels of that type")
 	}
 }
 

@@ -47,6 +47,8 @@ func (s *session) close() {
 	if s.term != nil {
 		s.term.close()
 	}
+	s.closeAgentForward()
+	s.closeX11()
 }
 
 // goSafely runs f beside the request loop. A panic in it ends the session alone.
@@ -93,6 +95,10 @@ func (s *session) answer(r *ssh.Request) (run func(), err error) {
 		return nil, s.signal(r.Payload)
 	case "break":
 		return nil, s.interrupt()
+	case "auth-agent-req@openssh.com", "agent-req":
+		return nil, s.forwardAgent()
+	case "x11-req":
+		return nil, s.forwardX11(r.Payload)
 	}
 	return nil, errors.New("not supported")
 }

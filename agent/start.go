@@ -143,6 +143,8 @@ func (s *session) environ(p plan) environ {
 			env.set("TERM", s.termName)
 		}
 	}
+	s.setAgentEnviron(&env)
+	s.setX11Environ(&env)
 	if p.original != "" {
 		env.set("SSH_ORIGINAL_COMMAND", p.original)
 	}

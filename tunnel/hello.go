@@ -113,6 +113,7 @@ type Welcome struct {
 	Address  string    `json:"address"`           // host:port of the gateway's SSH for guests; to be checked with ParseAddress before it is shown
 	CA       []byte    `json:"ca,omitempty"`      // SSH wire format of the key that vouches for spliced guests; opaque here
 	Deadline time.Time `json:"deadline,omitzero"` // hard end of the task's registration; zero: none
+	Policy   []byte    `json:"policy,omitempty"`  // what the operator permits guests at most, which the agent holds end-to-end guests to; opaque here
 	Renewal  string    `json:"renewal,omitempty"` // credential for coming back
 	Now      time.Time `json:"now,omitzero"`      // the gateway's clock, as agents' clocks are often wrong; filled in by Accept when zero
 }
