@@ -40,7 +40,9 @@ func Algorithms() ssh.Config {
 }
 
 // PublicKeyAlgorithms returns the signature algorithms that a guest's key may
-// use. SHA-1 signatures (ssh-rsa) and DSA are not among them.
+// use. SHA-1 signatures (ssh-rsa) and DSA are not among them. They stand for
+// certificates too: x/crypto goes by the algorithm of a certificate's key, and
+// takes no other names.
 func PublicKeyAlgorithms() []string {
 	return []string{
 		ssh.KeyAlgoED25519,

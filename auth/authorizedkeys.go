@@ -17,12 +17,23 @@ import (
 // [Authorizer] that lets the keys it lists into every task, each with what its
 // options leave of [DefaultPermissions]. A guest is named after the comment of
 // the key, or its fingerprint. As under sshd, a key listed twice may enter if
-// one of its lines lets it. Its options are those of sshd, with these
-// differences:
+// one of its lines lets it.
+//
+// A line with cert-authority admits no key, but certificates that this one
+// signed. They must name the task among their principals or, where the line has
+// principals=, one of those. Such a guest is named after the key ID, and gets
+// what line and certificate both permit. A certificate says so in the extensions
+// of OpenSSH; without any extension that ends in @stagedoor it also permits
+// commands and sftp, as it does to sshd, and with one it is taken by its word.
+//
+// Options are those of sshd, with these differences:
 //
 //   - a line that cannot be read, or with an option that is unknown or not
-//     supported (environment=, cert-authority, principals=, verify-required),
-//     is an error when the file is read, where sshd skips the line;
+//     supported (environment=, verify-required), is an error when the file is
+//     read, where sshd skips the line;
+//   - gateway-ports is our own, and gives PermitGatewayPorts; nothing else does,
+//     other than the permissions of a [Grant];
+//   - a certificate without principals, which to sshd is anybody's, is refused;
 //   - host names in from= are not resolved (sshd's UseDNS no) and so match
 //     nobody: see Warnings; a negated one is an error, as is an empty command=;
 //   - permitopen= and permitlisten= also close the forwarding of Unix sockets,
@@ -33,9 +44,10 @@ import (
 type AuthorizedKeys struct {
 	Now func() time.Time // the clock for expiry-time=; nil: time.Now
 
-	entries  []*authorizedKey
-	byKey    map[string][]*authorizedKey // by wire format
-	warnings []string
+	entries     []*authorizedKey
+	byKey       map[string][]*authorizedKey // by wire format
+	byAuthority map[string][]*authorizedKey // the lines with cert-authority
+	warnings    []string
 }
 
 // An authorizedKey is one line of the file.
@@ -51,7 +63,7 @@ type authorizedKey struct {
 // what errors call it. The error lists every line that is wrong, as name:line:
 // what; then nothing of the file may be used.
 func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
-	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}}
+	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
 	var errs []error
 	number := 0
 	for line := range bytes.Lines(data) {
@@ -77,8 +89,12 @@ func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
 
 func (a *AuthorizedKeys) add(entry *authorizedKey) {
 	a.entries = append(a.entries, entry)
+	by := a.byKey
+	if entry.options.authority {
+		by = a.byAuthority
+	}
 	wire := string(entry.key.Marshal())
-	a.byKey[wire] = append(a.byKey[wire], entry)
+	by[wire] = append(by[wire], entry)
 	for _, name := range entry.options.neverFrom {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: from=: host names are not resolved, so %q matches nobody: use addresses", entry.where, name))
 	}
@@ -98,7 +114,8 @@ func (a *AuthorizedKeys) Lines() []string {
 	return lines
 }
 
-// PublicKeys returns the key of each line, in order.
+// PublicKeys returns the key of each line, in order; where it says
+// cert-authority, that of the authority.
 func (a *AuthorizedKeys) PublicKeys() []ssh.PublicKey {
 	keys := make([]ssh.PublicKey, len(a.entries))
 	for i, entry := range a.entries {
@@ -107,30 +124,57 @@ func (a *AuthorizedKeys) PublicKeys() []ssh.PublicKey {
 	return keys
 }
 
-// Authorize admits an identity whose key the file lists, into any task.
-func (a *AuthorizedKeys) Authorize(_ context.Context, id Identity, _ Task) (*ssh.Permissions, error) {
+// Authorize admits an identity whose key the file lists, into any task, and one
+// whose certificate is good for the task.
+func (a *AuthorizedKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Permissions, error) {
 	if a == nil || id.Key == nil {
 		return nil, denied("no key that is authorized")
 	}
-	return a.authorize(id, clock(a.Now))
+	now := clock(a.Now)
+	who, err := newClaimant(id, now)
+	if err != nil {
+		return nil, err
+	}
+	return a.authorize(who, task.ID, now, func(entry *authorizedKey) *ssh.Permissions {
+		limit := FullPermissions()
+		if !entry.options.gatewayPorts {
+			limit = DefaultPermissions()
+		}
+		return limit
+	})
 }
 
-func (a *AuthorizedKeys) authorize(id Identity, now time.Time) (*ssh.Permissions, error) {
+// authorize returns what the first line that admits the claimant permits,
+// limited by what limit returns for it.
+func (a *AuthorizedKeys) authorize(who *claimant, task TaskID, now time.Time, limit func(*authorizedKey) *ssh.Permissions) (*ssh.Permissions, error) {
+	lines := a.byKey
+	if who.cert != nil {
+		lines = a.byAuthority
+	}
 	reason := "key is not authorized"
-	for _, entry := range a.byKey[string(id.Key.Marshal())] {
-		err := entry.options.admit(id.Remote.Addr(), now)
+	for _, entry := range lines[who.listed] {
+		p, err := entry.admit(who, task, now)
 		if err == nil {
-			return entry.permissions(), nil
+			most := limit(entry)
+			most.Extensions[noTouchRequired] = "" // for the key's own options to say
+			return Intersect(p, most), nil
 		}
 		reason = fmt.Sprintf("%s: %v", entry.where, err)
 	}
 	return nil, denied("%s", reason)
 }
 
-func (k *authorizedKey) permissions() *ssh.Permissions {
+// admit returns what a claimant with the key of this line may do.
+func (k *authorizedKey) admit(who *claimant, task TaskID, now time.Time) (*ssh.Permissions, error) {
+	if err := k.options.admit(who.remote, now); err != nil {
+		return nil, err
+	}
+	if who.cert != nil {
+		return k.admitCertificate(who, task)
+	}
 	p := clone(k.options.permissions)
 	p.Extensions[ExtIdentity] = k.name()
-	return p
+	return p, nil
 }
 
 func (k *authorizedKey) name() string {
@@ -151,6 +195,9 @@ func parseAuthorizedKey(text string) (*authorizedKey, error) {
 		}
 	} else if _, err = entry.options.parse(""); err != nil {
 		return nil, err
+	}
+	if entry.options.principals != nil && !entry.options.authority {
+		return nil, errors.New("option \"principals\" is about certificates: add cert-authority, or leave it out")
 	}
 	entry.key, entry.comment, err = parseKeyFields(rest)
 	if err != nil {

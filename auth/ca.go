@@ -146,28 +146,13 @@ func checkGuestCertificate(cert *ssh.Certificate, ca ssh.PublicKey, task TaskID,
 	if identityName(cert.KeyId) != cert.KeyId || cert.KeyId == "" {
 		return errors.New("its key ID is no name of an identity")
 	}
-	checker := ssh.CertChecker{
-		SupportedCriticalOptions: criticalOptionNames,
-		Clock:                    func() time.Time { return now },
-	}
-	if err := checker.CheckCert(string(task), cert); err != nil {
+	if err := checkSigned(cert, string(task), now); err != nil {
 		return err
 	}
 	if err := usable(&cert.Permissions); err != nil {
 		return err
 	}
-	value, restricted := cert.CriticalOptions[SourceAddress]
-	if !restricted {
-		return nil
-	}
-	ok, err := sourceAddressPermits(value, remote)
-	if err != nil {
-		return fmt.Errorf("%s: %w", SourceAddress, err)
-	}
-	if !ok {
-		return fmt.Errorf("%s does not list %v", SourceAddress, remote)
-	}
-	return nil
+	return checkSourceAddress(cert, remote)
 }
 
 func guestPermissions(cert *ssh.Certificate) *ssh.Permissions {

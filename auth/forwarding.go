@@ -130,6 +130,47 @@ func parseForward(value string, bare bool) (string, error) {
 	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), nil
 }
 
+// forwardLists makes the critical options for lists of forwardings, as
+// authorized_keys lines have them one by one. Nil makes none, an empty list one
+// that matches nothing.
+func forwardLists(open, listen []string) (map[string]string, error) {
+	options := map[string]string{}
+	for _, one := range []struct {
+		name, option string
+		list         []string
+		bare         bool
+	}{{"permit_open", PermitOpen, open, false}, {"permit_listen", PermitListen, listen, true}} {
+		if one.list == nil {
+			continue
+		}
+		value, err := joinForwards(one.list, one.bare)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", one.name, err)
+		}
+		options[one.option] = value
+	}
+	return options, nil
+}
+
+func joinForwards(list []string, bare bool) (string, error) {
+	entries := make([]string, len(list))
+	for i, value := range list {
+		if bare { // as requests are folded, too
+			value = strings.ToLower(value)
+		}
+		entry, err := parseForward(value, bare)
+		if err != nil {
+			return "", plain(err)
+		}
+		entries[i] = entry
+	}
+	value := strings.Join(entries, ",")
+	if len(value) > maxForwards {
+		return "", fmt.Errorf("%d bytes long, %d are allowed", len(value), maxForwards)
+	}
+	return value, nil
+}
+
 func notInHost(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,;"'\`, r)
 }

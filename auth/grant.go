@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +18,8 @@ import (
 // A Grant says who may enter a task, what they may do there, and until when. It
 // travels in the host token. In JSON:
 //
-//	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600}
+//	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600,
+//	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"]}
 //
 // A member that this version does not know is an error: it might be a
 // restriction.
@@ -31,10 +33,29 @@ type Grant struct {
 	// Until is when it ends, in whole seconds: nobody is admitted from then on.
 	// Zero: no such time.
 	Until time.Time
+	// PermitOpen is where they may forward to: host:port as in permitopen= of
+	// an authorized_keys line, at most 4 KiB in all. Nil: anywhere; an empty
+	// list: nowhere. With a list, Unix sockets of the host are out of reach.
+	PermitOpen []string
+	// PermitListen is the same for what they may have the host listen on, as in
+	// permitlisten=, so that a port alone will do.
+	PermitListen []string
 }
 
-// grantMembers are the names in JSON.
-var grantMembers = []string{"authorized_keys", "permissions", "until"}
+// maxForwards bounds each list of forwardings, in bytes: what a grant, a key and
+// a gateway ask for has to fit into a guest certificate together.
+const maxForwards = 4 << 10
+
+// members are the names in JSON and what they are read into.
+func (g *Grant) members(until **jwt.NumericDate) map[string]any {
+	return map[string]any{
+		"authorized_keys": &g.AuthorizedKeys,
+		"permissions":     &g.Permissions,
+		"until":           until,
+		"permit_open":     &g.PermitOpen,
+		"permit_listen":   &g.PermitListen,
+	}
+}
 
 // MarshalJSON writes the form given above.
 func (g Grant) MarshalJSON() ([]byte, error) {
@@ -42,8 +63,10 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	if g.AuthorizedKeys == nil {
 		members["authorized_keys"] = []string{}
 	}
-	if g.Permissions != nil {
-		members["permissions"] = g.Permissions
+	for name, list := range map[string][]string{"permissions": g.Permissions, "permit_open": g.PermitOpen, "permit_listen": g.PermitListen} {
+		if list != nil {
+			members[name] = list
+		}
 	}
 	if !g.Until.IsZero() {
 		members["until"] = g.Until.Unix()
@@ -58,18 +81,15 @@ func (g *Grant) UnmarshalJSON(data []byte) error {
 	if err := strict.Unmarshal(data, &members); err != nil {
 		return fmt.Errorf("grant: %w", plain(err))
 	}
-	for name := range members {
-		if !slices.Contains(grantMembers, name) {
-			return fmt.Errorf("grant: %.64q is not known to this version of Stagedoor, and might be a restriction", name)
-		}
-	}
 	var read Grant
 	var until *jwt.NumericDate
-	for name, into := range map[string]any{"authorized_keys": &read.AuthorizedKeys, "permissions": &read.Permissions, "until": &until} {
-		if raw, ok := members[name]; ok {
-			if err := strict.Unmarshal(raw, into); err != nil {
-				return fmt.Errorf("grant: %s: %w", name, plain(err))
-			}
+	into := read.members(&until)
+	for name, raw := range members {
+		if into[name] == nil {
+			return fmt.Errorf("grant: %.64q is not known to this version of Stagedoor, and might be a restriction", name)
+		}
+		if err := strict.Unmarshal(raw, into[name]); err != nil {
+			return fmt.Errorf("grant: %s: %w", name, plain(err))
 		}
 	}
 	if until != nil {
@@ -83,8 +103,8 @@ func (g *Grant) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Check says what is wrong with a grant: a key line that cannot be read, a
-// permission that does not exist. Tokens are neither minted nor accepted with a
+// Check says what is wrong with a grant: a key line or a forwarding that cannot
+// be read, a permission that does not exist. Tokens are neither minted nor accepted with a
 // grant that fails it.
 func (g *Grant) Check() error {
 	if _, err := g.PublicKeys(); err != nil {
@@ -95,11 +115,14 @@ func (g *Grant) Check() error {
 			return fmt.Errorf("grant: permission %.64q does not exist: there are %s", name, strings.Join(permissionNames, ", "))
 		}
 	}
+	if _, err := forwardLists(g.PermitOpen, g.PermitListen); err != nil {
+		return fmt.Errorf("grant: %w", err)
+	}
 	return nil
 }
 
 // PublicKeys returns the keys that are granted entry, whatever their options
-// say.
+// say, and those of the authorities whose certificates are.
 func (g *Grant) PublicKeys() ([]ssh.PublicKey, error) {
 	var keys []ssh.PublicKey
 	for i, line := range g.AuthorizedKeys {
@@ -128,15 +151,20 @@ func (g *Grant) Permitted() *ssh.Permissions {
 	if g == nil {
 		return noPermissions()
 	}
-	if g.Permissions == nil {
-		return DefaultPermissions()
+	p := DefaultPermissions()
+	if g.Permissions != nil {
+		p = noPermissions()
 	}
-	p := noPermissions()
 	for _, name := range g.Permissions {
 		if slices.Contains(permissionNames, name) {
 			p.Extensions[name] = ""
 		}
 	}
+	lists, err := forwardLists(g.PermitOpen, g.PermitListen)
+	if err != nil { // a grant that fails Check
+		return noPermissions()
+	}
+	maps.Copy(p.CriticalOptions, lists)
 	return p
 }
 
@@ -146,32 +174,31 @@ type GrantKeys struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Authorize admits an identity whose key is in task.Grant, with what both the
-// grant and the options of the key permit.
+// Authorize admits an identity whose key is in task.Grant, or whose certificate
+// is by an authority that is, with what both the grant and the options of the
+// key permit.
 func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Permissions, error) {
 	g, now := task.Grant, clock(a.Now)
+	if id.Key == nil {
+		return nil, denied("no key that is granted entry")
+	}
+	who, err := newClaimant(id, now) // asked first, so that it takes its time for any task
 	switch {
+	case err != nil:
+		return nil, err
 	case g == nil:
 		return nil, denied("no grant for the task")
-	case id.Key == nil:
-		return nil, denied("no key that is granted entry")
 	case !g.Until.IsZero() && !now.Before(g.Until):
 		return nil, denied("grant ended at %s", g.Until.UTC().Format(time.RFC3339))
 	}
-	p, err := g.authorize(id, now)
-	if err != nil {
-		return nil, err
-	}
-	limit := g.Permitted()
-	limit.Extensions[noTouchRequired] = "" // for the key's own options to say
-	return Intersect(p, limit), nil
+	return g.authorize(who, task.ID, now)
 }
 
 // authorize asks the lines that hold the key. Only those are parsed: with all
 // of them, the time that an answer takes would tell a stranger whether the task
 // exists.
-func (g *Grant) authorize(id Identity, now time.Time) (*ssh.Permissions, error) {
-	encoded := base64.StdEncoding.EncodeToString(id.Key.Marshal())
+func (g *Grant) authorize(who *claimant, task TaskID, now time.Time) (*ssh.Permissions, error) {
+	encoded := base64.StdEncoding.EncodeToString([]byte(who.listed))
 	errs := []error{denied("key is not in the grant")}
 	for i, line := range g.AuthorizedKeys {
 		if !strings.Contains(line, encoded) {
@@ -180,7 +207,8 @@ func (g *Grant) authorize(id Identity, now time.Time) (*ssh.Permissions, error) 
 		keys, err := g.parseKey(i)
 		if err == nil {
 			var p *ssh.Permissions
-			if p, err = keys.authorize(id, now); err == nil {
+			limit := func(*authorizedKey) *ssh.Permissions { return g.Permitted() }
+			if p, err = keys.authorize(who, task, now, limit); err == nil {
 				return p, nil
 			}
 		}

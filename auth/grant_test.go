@@ -125,7 +125,7 @@ func TestGrantInJSON(t *testing.T) {
 		}
 	}
 	for data, want := range map[string]string{
-		`{"permit_open":["a:1"]}`:            "permit_open",
+		`{"permit_copy":["a:1"]}`:            "permit_copy",
 		`{"Permissions":[]}`:                 "Permissions",
 		`{"permissions":[],"permissions":1}`: "duplicate",
 		`{"permissions":"permit-pty"}`:       "permissions",

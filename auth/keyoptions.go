@@ -12,11 +12,14 @@ import (
 
 // keyOptions is what stands before the key on an authorized_keys line.
 type keyOptions struct {
-	permissions *ssh.Permissions
-	restrictive bool        // from= was given
-	from        addressList // valid if restrictive
-	neverFrom   []string    // entries of from= that match nobody
-	expires     time.Time   // zero: never
+	permissions  *ssh.Permissions
+	gatewayPorts bool        // asked for, and not just not taken away
+	authority    bool        // cert-authority: the key signs certificates and opens nothing by itself
+	principals   []string    // of principals=; nil: a certificate has to name the task
+	restrictive  bool        // from= was given
+	from         addressList // valid if restrictive
+	neverFrom    []string    // entries of from= that match nobody
+	expires      time.Time   // zero: never
 }
 
 // admit holds the options that are decided at sign-in.
@@ -37,6 +40,7 @@ var keyFlags = map[string]string{
 	"port-forwarding":  PermitPortForwarding,
 	"agent-forwarding": PermitAgentForwarding,
 	"x11-forwarding":   PermitX11Forwarding,
+	"gateway-ports":    PermitGatewayPorts, // not of sshd, where it is for its configuration alone
 }
 
 // restricted is what "restrict" leaves: sshd's takes away all but commands, and
@@ -47,7 +51,7 @@ var restricted = []string{PermitExec, PermitSFTP}
 // returns what follows. They apply in order, so "restrict,pty" gives a PTY and
 // "pty,restrict" does not; names are not case-sensitive. All as in sshd.
 func (o *keyOptions) parse(s string) (rest string, err error) {
-	o.permissions = DefaultPermissions()
+	o.permissions = FullPermissions()
 	for s != "" && !isBlank(s[0]) {
 		if s[0] == ',' { // one too many is no mistake to sshd
 			s = s[1:]
@@ -138,6 +142,9 @@ func (o *keyOptions) applyFlag(name string) error {
 	plain, off := strings.CutPrefix(name, "no-")
 	if extension, ok := keyFlags[plain]; ok {
 		o.set(extension, !off)
+		if extension == PermitGatewayPorts {
+			o.gatewayPorts = !off
+		}
 		return nil
 	}
 	switch {
@@ -149,7 +156,7 @@ func (o *keyOptions) applyFlag(name string) error {
 	case name == "verify-required":
 		return errors.New("option \"verify-required\" is not supported: signatures are not checked for the PIN")
 	case name == "cert-authority":
-		return errors.New("option \"cert-authority\" is not supported yet: list the users' own keys")
+		o.authority = true
 	default:
 		return fmt.Errorf("unknown option %.64q", name)
 	}
@@ -165,6 +172,7 @@ func (o *keyOptions) set(extension string, on bool) {
 }
 
 func (o *keyOptions) restrict() {
+	o.gatewayPorts = false
 	for _, name := range permissionNames {
 		o.set(name, false)
 	}
@@ -184,9 +192,7 @@ var valuedOptions = map[string]func(o *keyOptions, value string) error{
 	"environment": func(*keyOptions, string) error {
 		return errors.New("not supported: a guest's key may not set the environment of the task")
 	},
-	"principals": func(*keyOptions, string) error {
-		return errors.New("not supported yet, as cert-authority is not")
-	},
+	"principals": (*keyOptions).principalList,
 }
 
 func (o *keyOptions) command(value string) error {
@@ -208,6 +214,20 @@ func (o *keyOptions) fromList(value string) (err error) {
 	o.restrictive = true
 	o.from, o.neverFrom, err = parseAddressList(value)
 	return err
+}
+
+// principalList keeps an empty list apart from none: sshd refuses it.
+func (o *keyOptions) principalList(value string) error {
+	if o.principals != nil {
+		return errors.New("given twice")
+	}
+	for name := range strings.SplitSeq(value, ",") {
+		if name == "" {
+			return errors.New("a name is empty: write principals=\"alice,bob\"")
+		}
+		o.principals = append(o.principals, name)
+	}
+	return nil
 }
 
 // expiryTime keeps the earliest when it is given twice.

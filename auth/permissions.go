@@ -19,6 +19,12 @@ const (
 	PermitExec            = "permit-exec@stagedoor"    // run commands, with or without a PTY
 	PermitSFTP            = "permit-sftp@stagedoor"    // the sftp subsystem
 	PermitControl         = "permit-control@stagedoor" // act upon the task itself, not only inside of it
+
+	// PermitGatewayPorts lets a guest choose the address that a remote
+	// forwarding listens on, as under sshd's GatewayPorts clientspecified.
+	// Without it the agent binds the loopback address whatever was asked for,
+	// so the table refuses nothing for the lack of it.
+	PermitGatewayPorts = "permit-gateway-ports@stagedoor"
 )
 
 // Critical options narrow what the extensions permit. Permissions with a
@@ -40,7 +46,7 @@ const noTouchRequired = "no-touch-required"
 
 // permissionNames are the extensions that permit something.
 var permissionNames = []string{
-	PermitPTY, PermitPortForwarding, PermitAgentForwarding, PermitX11Forwarding, PermitExec, PermitSFTP, PermitControl,
+	PermitPTY, PermitPortForwarding, PermitAgentForwarding, PermitX11Forwarding, PermitExec, PermitSFTP, PermitControl, PermitGatewayPorts,
 }
 
 // criticalOptionNames are the critical options that are understood.
@@ -239,8 +245,12 @@ func FullPermissions() *ssh.Permissions {
 }
 
 // DefaultPermissions returns a new value with what a key without options and a
-// grant without a list get: everything, as under sshd.
-func DefaultPermissions() *ssh.Permissions { return FullPermissions() }
+// grant without a list get: as under sshd everything but PermitGatewayPorts.
+func DefaultPermissions() *ssh.Permissions {
+	p := FullPermissions()
+	delete(p.Extensions, PermitGatewayPorts)
+	return p
+}
 
 // noPermissions is a value to add to; as it is, a guest may open sessions in
 // which nothing can be started.
