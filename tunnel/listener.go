@@ -95,7 +95,7 @@ func (l *Listener) acceptStreams() {
 			l.session.run(func() { l.session.forget(m) })
 			continue
 		}
-		st := &Stream{session: l.session, mux: m, welcome: l.welcome}
+		st := &Stream{session: l.session, mux: m, welcome: l.welcome, halfOpen: true}
 		l.session.register(st)
 		l.session.run(func() { l.offer(st) })
 	}
@@ -110,6 +110,7 @@ func (l *Listener) offer(st *Stream) {
 		st.Close()
 		return
 	}
+	l.session.headed(st)
 	st.SetReadDeadline(time.Time{})
 	st.remote = guestAddr(st.header)
 	select {

@@ -21,13 +21,18 @@ const maxFrame = 3*16384 - headerSize
 // errPeerClosed is what Write returns once the other side has closed.
 var errPeerClosed = fmt.Errorf("tunnel: the other side closed the stream: %w", io.ErrClosedPipe)
 
+// errWriteClosed is what Write returns after CloseWrite.
+var errWriteClosed = fmt.Errorf("tunnel: the stream was closed for writing: %w", io.ErrClosedPipe)
+
 // A Stream is one flow in a tunnel, a net.Conn. Its methods may be called at
 // once.
 //
-// A stream has no half-close: when one side calls Close the other reads what
-// was sent before, then io.EOF, and can write no more. It still has to call
-// Close to give its own end free. A stream whose tunnel was lost ends with an
-// error that wraps io.ErrUnexpectedEOF, not with io.EOF.
+// When one side of a spliced stream calls Close the other reads what was sent
+// before, then io.EOF, and can write no more. On an end-to-end stream it can:
+// io.EOF there means only that the other side writes no more, see CloseWrite.
+// Either way it has to call Close to give its own end free. A stream whose
+// tunnel was lost ends with an error that wraps io.ErrUnexpectedEOF, not with
+// io.EOF.
 //
 // Deadlines are those of net.Conn with one exception: while the tunnel's
 // connection takes no more bytes at all, a Write already begun returns only
@@ -42,14 +47,17 @@ type Stream struct {
 	readDeadline  atomic.Int64 // Unix nanoseconds; 0: none
 	writeDeadline atomic.Int64
 	closed        atomic.Bool // Close was called
+	writeClosed   atomic.Bool // CloseWrite was called
 	peerClosed    atomic.Bool // nothing more comes from the other side
 	active        atomic.Bool // read from since the watchdog came by
 
 	// Guarded by session.mu.
+	halfOpen bool        // the other side's FIN is not answered before Close; or not known yet
 	queued   bool        // to be closed in yamux, or closed there
 	muxDone  bool        // closed in yamux: the other side has been told
+	gone     bool        // the other side had its time to close
 	released bool        // its slot was given back
-	linger   *time.Timer // gives the slot back though the other side never closes
+	linger   *time.Timer // ends that time
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -64,7 +72,7 @@ func (s *session) open(h StreamHeader) (*Stream, error) {
 		s.release()
 		return nil, fmt.Errorf("%w: %w", ErrClosed, err)
 	}
-	st := &Stream{session: s, mux: m, header: h}
+	st := &Stream{session: s, mux: m, header: h, halfOpen: h.Mode == ModeEndToEnd}
 	s.register(st)
 	if err := writeFrame(st, h, limitHeader); err != nil {
 		st.Close()
@@ -85,20 +93,38 @@ func (s *session) register(st *Stream) {
 	}
 }
 
-// peerClosed notes that the other side has closed a stream, and closes it
-// here too: what has arrived can still be read, and as nothing else is to
-// come both sides can let go of it at once. yamux alone would wait until the
-// user has read to the end, or five minutes. The caller holds mu.
+// headed notes that a stream's header was read, which says whether the stream
+// has a half-close.
+func (s *session) headed(st *Stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.halfOpen = st.header.Mode == ModeEndToEnd
+	if st.peerClosed.Load() {
+		s.answer(st)
+	}
+}
+
+// peerClosed notes that the other side has closed a stream. The caller holds mu.
 func (s *session) peerClosed(id uint32) {
 	st := s.streams[id]
 	switch {
 	case st != nil:
 		st.peerClosed.Store(true)
-		s.closeLater(st)
-		s.settle(st)
+		s.answer(st)
 	case id != controlStream && len(s.early) < s.limit:
 		s.early[id] = true
 	}
+}
+
+// answer closes here what the other side has closed, unless the stream has a
+// half-close: what has arrived can still be read, and as nothing else is to
+// come both sides can let go of it at once. yamux alone would wait until the
+// user has read to the end, or five minutes. The caller holds mu.
+func (s *session) answer(st *Stream) {
+	if !st.halfOpen {
+		s.closeLater(st)
+	}
+	s.settle(st)
 }
 
 // closeLater has st closed in yamux, on another goroutine: that waits for
@@ -132,10 +158,10 @@ func (s *session) closeStreams() {
 // settle gives a stream's slot back once both users and both yamuxes are
 // done with it, or the other side has had closeTimeout. The caller holds mu.
 func (s *session) settle(st *Stream) {
-	if st.released || !st.closed.Load() || !st.muxDone {
+	if st.released || !st.muxDone || s.err != nil {
 		return
 	}
-	if !st.peerClosed.Load() {
+	if !st.peerClosed.Load() && !st.gone {
 		if st.linger == nil {
 			st.linger = time.AfterFunc(closeTimeout, func() { s.expire(st) })
 		}
@@ -144,19 +170,21 @@ func (s *session) settle(st *Stream) {
 	if st.linger != nil {
 		st.linger.Stop()
 	}
+	if !st.closed.Load() {
+		return
+	}
 	st.released = true
 	delete(s.streams, st.mux.StreamID())
 	s.release()
 }
 
-// expire gives up waiting for the other side to close st.
+// expire gives up waiting for the other side to close st, as yamux does at the
+// same time, with a reset.
 func (s *session) expire(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == nil {
-		st.peerClosed.Store(true)
-		s.settle(st)
-	}
+	st.gone = true
+	s.settle(st)
 }
 
 // Header returns what the gateway said of the stream when it opened it.
@@ -188,8 +216,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 		if err := s.usable(&s.writeDeadline); err != nil {
 			return total, err
 		}
-		if s.peerClosed.Load() {
-			return total, errPeerClosed
+		if s.writeClosed.Load() || s.peerClosed.Load() && s.header.Mode != ModeEndToEnd {
+			return total, s.closedForWriting()
 		}
 		n, err := s.mux.Write(p[total:min(len(p), total+maxFrame)])
 		total += n
@@ -198,6 +226,14 @@ func (s *Stream) Write(p []byte) (int, error) {
 		}
 	}
 	return total, nil
+}
+
+// closedForWriting says which side has closed the stream for writing.
+func (s *Stream) closedForWriting() error {
+	if s.writeClosed.Load() {
+		return errWriteClosed
+	}
+	return errPeerClosed
 }
 
 // usable reports what yamux does not look at while there is data or window.
@@ -225,9 +261,27 @@ func (s *Stream) explain(err error) error {
 		return fmt.Errorf("tunnel lost: %w: %w", cause, io.ErrUnexpectedEOF)
 	}
 	if errors.Is(err, yamux.ErrStreamClosed) {
-		return errPeerClosed
+		return s.closedForWriting()
 	}
 	return fmt.Errorf("tunnel: stream: %w", noEOF(err))
+}
+
+// CloseWrite says that nothing more will be written, and never blocks. What the
+// other side writes can be read until it closes too, for which it has five
+// minutes: then reads fail. Close is still to be called. Only end-to-end streams
+// have it; on others it returns an error that wraps errors.ErrUnsupported.
+func (s *Stream) CloseWrite() error {
+	if s.header.Mode != ModeEndToEnd {
+		return fmt.Errorf("tunnel: half-close of a spliced stream: %w", errors.ErrUnsupported)
+	}
+	s.session.mu.Lock()
+	defer s.session.mu.Unlock()
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	s.writeClosed.Store(true)
+	s.session.closeLater(s)
+	return nil
 }
 
 // Close ends the stream in both directions and never blocks. A Read or Write

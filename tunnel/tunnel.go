@@ -66,10 +66,14 @@
 // Every other stream is opened by the gateway and has an even number. It
 // begins with a StreamHeader in a frame of at most 32 KiB, which may be
 // sent ahead of the Welcome. After that the bytes of the stream's user travel
-// both ways. A FIN says that its sender will neither send nor read any more.
-// The receiver answers with a FIN at once, and may still read what came
+// both ways.
+//
+// On a spliced stream a FIN says that its sender will neither send nor read any
+// more. The receiver answers with a FIN at once, and may still read what came
 // before; so one round trip after either side has closed a stream, both have
-// let go of it.
+// let go of it. On an end-to-end stream a FIN says only that its sender will not
+// send any more. The receiver may go on sending, and answers with a FIN of its
+// own within five minutes: then the stream is reset.
 package tunnel
 
 import (
