@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gliderlabs "github.com/gliderlabs/ssh"
@@ -35,11 +36,17 @@ type guest struct {
 	entered   sync.Once
 	conn      *ssh.ServerConn // set by enter
 
+	ctx            context.Context // ends with the connection
+	cancel         context.CancelFunc
+	accepted       chan struct{} // holds one for each connection that a forwarding has accepted
+	unsentRefusals atomic.Int64  // see refuse
+
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
 	channels       int
 	noMoreSessions bool
-	wg             sync.WaitGroup // channels; Add only under mu while not closed
+	listenings     map[listenKey]*listening
+	wg             sync.WaitGroup // channels, and what listens; Add only under mu while not closed
 }
 
 // sshPort is what the agent calls its own port to programs where the connection has none.
@@ -53,6 +60,8 @@ func (s *Server) newGuest(nc net.Conn, clock func() time.Time) *guest {
 		g.remote, _ = netip.ParseAddrPort(g.header.Remote)
 		g.local = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), sshPort)
 	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.accepted = make(chan struct{}, s.Limits.withDefaults().ChannelsPerConnection)
 	g.log = s.logger().With("remote", g.remoteText())
 	return g
 }
@@ -83,6 +92,7 @@ func (g *guest) serve() {
 // end closes the connection and waits for its channels.
 func (g *guest) end() {
 	g.nc.Close()
+	g.cancel()
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
@@ -105,7 +115,11 @@ func (g *guest) enter(conn *ssh.ServerConn) {
 	g.entered.Do(func() {
 		g.conn = conn
 		g.log = g.log.With("identity", auth.IdentityName(conn.Permissions))
-		g.log.Info("guest signed in", "spliced", g.spliced, "client", string(conn.ClientVersion()))
+		if g.spliced {
+			g.log.Info("guest signed in", "spliced", true) // the client is the gateway's
+			return
+		}
+		g.log.Info("guest signed in", "spliced", false, "client", string(conn.ClientVersion()))
 	})
 }
 
@@ -140,7 +154,7 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 		g.mu.Unlock()
 		return true, nil
 	case "tcpip-forward", "cancel-tcpip-forward", "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com":
-		return g.handleForward(r.Type, r.Payload)
+		return g.handleForward(r)
 	}
 	return false, nil
 }
@@ -150,12 +164,7 @@ func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh
 	g.enter(conn)
 	defer recoverTo(g.log, func() { g.nc.Close() })
 	if err := g.beginChannel(nc); err != nil {
-		g.log.Debug("channel refused", "type", clipped(nc.ChannelType()), "error", err)
-		reason, words := ssh.Prohibited, err.Error()
-		if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
-			reason, words = refusal.Reason, refusal.Message
-		}
-		nc.Reject(reason, words)
+		g.refuse(nc, err)
 		return
 	}
 	defer g.endChannel()

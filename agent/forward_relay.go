@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
+)
+
+// lastBytes is how long a connection may take to accept what its guest sent before it went.
+const lastBytes = 2 * time.Second
+
+// halfConn is a connection whose two directions end one by one: *net.TCPConn and *net.UnixConn.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// openChannel opens a channel to the guest, if the guest may have it. It waits for the guest's answer, which may never come, and
+// returns at the latest when the connection has ended.
+func (g *guest) openChannel(channelType string, extra []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	if err := auth.AllowChannel(g.permissions(), auth.Host, channelType, extra); err != nil {
+		return nil, nil, err
+	}
+	type answer struct {
+		ch       ssh.Channel
+		requests <-chan *ssh.Request
+		err      error
+	}
+	answered := make(chan answer, 1)
+	// On a goroutine that nobody waits for: for some microseconds while the connection ends, x/crypto lets a channel be opened
+	// that it never hears of again, and OpenChannel hangs for good.
+	go func() {
+		ch, requests, err := g.conn.OpenChannel(channelType, extra)
+		answered <- answer{ch, requests, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.ch, a.requests, a.err
+	case <-g.ctx.Done():
+		return nil, nil, net.ErrClosed // a channel that was opened at the last moment has ended with the connection
+	}
+}
+
+// relay passes bytes between a channel and a connection, with half-closes: the end of one direction leaves the other alone. It
+// closes both when both directions have ended, and returns when the guest has closed the channel too.
+func (g *guest) relay(ch ssh.Channel, requests <-chan *ssh.Request, c halfConn) {
+	defer c.Close()
+	stop := context.AfterFunc(g.ctx, func() { c.SetWriteDeadline(time.Now().Add(lastBytes)) })
+	defer stop()
+	closed := make(chan struct{}) // by the guest
+	delivered := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { io.Copy(io.Discard, ch.Stderr()) }) // unread it would eat up the window that it shares with the data
+	wg.Go(func() { ssh.DiscardRequests(requests); close(closed) })
+	wg.Go(func() { g.relayFromGuest(ch, c, delivered) })
+	wg.Go(func() {
+		<-closed
+		<-delivered
+		c.Close() // whatever it still sends
+	})
+	g.relayToGuest(ch, c)
+	<-delivered
+	c.Close()
+	ch.Close()
+	wg.Wait()
+}
+
+// relayFromGuest closes delivered when c has all that it takes of what the guest sends.
+func (g *guest) relayFromGuest(ch ssh.Channel, c halfConn, delivered chan<- struct{}) {
+	if _, err := io.Copy(c, touching{ch, g.server}); err == nil {
+		c.CloseWrite()
+	}
+	close(delivered)
+	io.Copy(io.Discard, ch) // the peer may have ended one direction alone
+}
+
+// relayToGuest returns when c sends no more.
+func (g *guest) relayToGuest(ch ssh.Channel, c halfConn) {
+	w := &writing{Writer: ch}
+	_, err := io.Copy(w, touching{c, g.server})
+	switch {
+	case w.failed: // the guest has closed the channel. A peer that cannot send might not read either.
+		io.Copy(io.Discard, c)
+	case err == nil:
+		ch.CloseWrite()
+	default: // the connection was reset: neither direction is of use
+		c.Close()
+		ch.Close()
+	}
+}
+
+// touching reads what counts as activity of a guest.
+type touching struct {
+	io.Reader
+	server *Server
+}
+
+func (t touching) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if n > 0 {
+		t.server.touch()
+	}
+	return n, err
+}
+
+// writing remembers that it was the writing that failed.
+type writing struct {
+	io.Writer
+	failed bool
+}
+
+func (w *writing) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.failed = err != nil
+	return n, err
+}
