@@ -49,6 +49,10 @@ type Agent struct {
 	// StateDir keeps the agent's keys between runs, for this user alone; empty makes fresh ones for each run. A gateway takes an
 	// agent with a known key for the same one that has come back.
 	StateDir string
+	// HostKey is shown to guests, in the place of the one in StateDir or a fresh one: Ed25519 or ECDSA. Nil: one of those.
+	HostKey ssh.Signer
+	// HostCertificate is shown to end-to-end guests beside the key, as that of [Server]. It needs HostKey or StateDir.
+	HostCertificate *ssh.Certificate
 	// EndToEndOnly refuses guests that the gateway vouches for, so that only the keys of the grant open a session. Without any
 	// such key Run fails.
 	EndToEndOnly bool
@@ -77,6 +81,8 @@ type Agent struct {
 
 	server Server
 
+	up bool // a tunnel is; onState alone uses it
+
 	mu      sync.Mutex // guards renewal
 	renewal string     // the credential for coming back; empty before the first Welcome
 }
@@ -86,8 +92,15 @@ type Registration struct {
 	Task auth.TaskID
 	// Address is the gateway's SSH address, host:port; empty when the gateway told none that can be trusted in a command.
 	Address string
-	// SSHCommand is what a guest types. It is built here from checked parts, never taken from the gateway. Empty without Address.
+	// SSHCommand is what a guest types; with EndToEndOnly it is EndToEndCommand. Like the other commands it is built here from
+	// checked parts, never taken from the gateway, and can be pasted into a shell. Empty without Address.
 	SSHCommand string
+	// EndToEndCommand is what a guest types who signs in at the host itself, so that the gateway sees no plaintext. It carries
+	// the host key. Empty without Address, and where the grant names no key.
+	EndToEndCommand string
+	// CertifiedCommand is a short form of it for guests who trust the CA of the host certificate (@cert-authority in known_hosts).
+	// Empty where EndToEndCommand is, and without a certificate for a name that the gateway knows the task by.
+	CertifiedCommand string
 	// Fingerprint is the SHA-256 fingerprint of the agent's host key, which end-to-end guests see.
 	Fingerprint string
 	// Deadline is when the registration ends; zero means that the gateway set none.
@@ -133,31 +146,39 @@ func (a *Agent) keep(ctx context.Context, d *tunnel.Dialer) error {
 	return err
 }
 
-// keys loads the keys from the state directory, or makes some.
+// keys returns the host key that was given, and loads the others from the state directory, or makes them.
 func (a *Agent) keys() (ssh.Signer, ed25519.PrivateKey, error) {
+	hostKey, err := a.HostKey, error(nil)
+	if hostKey == nil {
+		hostKey, err = a.ownHostKey()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	if a.StateDir != "" {
-		hostKey, _, err := auth.LoadOrCreateSigner(filepath.Join(a.StateDir, "host_key"))
-		if err != nil {
-			return nil, nil, err
-		}
 		agentKey, _, err := auth.LoadOrCreateEd25519(filepath.Join(a.StateDir, "agent_key"))
 		return hostKey, agentKey, err
 	}
+	_, agentKey, err := ed25519.GenerateKey(rand.Reader)
+	return hostKey, agentKey, err
+}
+
+func (a *Agent) ownHostKey() (ssh.Signer, error) {
+	if a.StateDir != "" {
+		hostKey, _, err := auth.LoadOrCreateSigner(filepath.Join(a.StateDir, "host_key"))
+		return hostKey, err
+	}
 	_, hostKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	_, agentKey, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	signer, err := ssh.NewSignerFromKey(hostKey)
-	return signer, agentKey, err
+	return ssh.NewSignerFromKey(hostKey)
 }
 
 func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s := &a.server
-	s.Task, s.Grant, s.HostKey, s.EndToEndOnly = token.Task, &token.Grant, hostKey, a.EndToEndOnly
+	s.Task, s.Grant, s.EndToEndOnly = token.Task, &token.Grant, a.EndToEndOnly
+	s.HostKey, s.HostCertificate = hostKey, a.HostCertificate
 	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
 	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits
 	s.SessionStart, s.SessionEnd, s.Logger = a.SessionStart, a.SessionEnd, a.Logger
@@ -194,6 +215,7 @@ func (a *Agent) onState(s tunnel.State) {
 	log := a.server.logger()
 	switch s.Kind {
 	case tunnel.StateConnected:
+		a.up = true
 		a.mu.Lock()
 		a.renewal = s.Welcome.Renewal
 		a.mu.Unlock()
@@ -203,7 +225,12 @@ func (a *Agent) onState(s tunnel.State) {
 			a.Registered(r)
 		}
 	case tunnel.StateLost:
-		log.Warn("tunnel lost", "gateway", a.Gateway, "error", s.Err, "retry", s.RetryIn)
+		what := "tunnel lost"
+		if !a.up {
+			what = "cannot reach the gateway"
+		}
+		a.up = false
+		log.Warn(what, "gateway", a.Gateway, "error", s.Err, "retry", s.RetryIn)
 	case tunnel.StateDraining:
 		log.Info("gateway drains, dialing again", "gateway", a.Gateway, "retry", s.RetryIn)
 	}
@@ -218,31 +245,19 @@ func (a *Agent) registration(w tunnel.Welcome) Registration {
 		Fingerprint: ssh.FingerprintSHA256(a.server.HostKey.PublicKey()),
 		Deadline:    w.Deadline,
 	}
-	if host, port, err := tunnel.ParseAddress(w.Address); err == nil {
-		r.Address = net.JoinHostPort(host, port)
-		r.SSHCommand = sshCommand(r.Task, host, port, a.EndToEndOnly)
+	c, err := a.commands(w.Address)
+	if err != nil {
+		return r
+	}
+	r.Address = net.JoinHostPort(c.host, c.port)
+	r.SSHCommand = c.spliced()
+	if a.server.namesKeys() {
+		r.EndToEndCommand, r.CertifiedCommand = c.pinned(), c.certified()
+	}
+	if a.EndToEndOnly {
+		r.SSHCommand = r.EndToEndCommand
 	}
 	return r
-}
-
-// sshCommand writes the command that reaches a task through the gateway at host and port.
-func sshCommand(task auth.TaskID, host, port string, endToEnd bool) string {
-	if endToEnd {
-		if port == "22" {
-			return fmt.Sprintf("ssh -J %s %s", bracketed(host), task)
-		}
-		return fmt.Sprintf("ssh -J %s %s", net.JoinHostPort(host, port), task)
-	}
-	if port == "22" {
-		return fmt.Sprintf("ssh %s@%s", task, host)
-	}
-	return fmt.Sprintf("ssh -p %s %s@%s", port, task, host)
-}
-
-// bracketed puts an IPv6 address into brackets, as -J needs it.
-func bracketed(host string) string {
-	h := net.JoinHostPort(host, "")
-	return h[:len(h)-1]
 }
 
 // Sessions returns the number of sessions whose program runs.

@@ -22,8 +22,13 @@ import (
 type Server struct {
 	// Task is the task whose host this is. Spliced guests must hold a certificate for it.
 	Task auth.TaskID
-	// HostKey is shown to guests.
+	// HostKey is shown to guests: Ed25519 or ECDSA.
 	HostKey ssh.Signer
+	// HostCertificate, when set, is shown to end-to-end guests beside the key, so that who trusts its CA need not know the key.
+	// It must be a host certificate for the key, with the task, alone or as the first label of a name, among its principals.
+	// Serve fails when it is not, or not in force. It is made by what made the task: a CA's key inside a job could impersonate
+	// every host.
+	HostCertificate *ssh.Certificate
 	// Grant says which public keys sign in end to end. Nil: none.
 	Grant *auth.Grant
 	// EndToEndOnly refuses guests that a gateway vouches for.
@@ -87,6 +92,7 @@ type SessionInfo struct {
 type host struct {
 	shell, dir, home, user string
 	env                    []string
+	keys                   []ssh.Signer // shown to end-to-end guests
 }
 
 // maxAcceptDelay is the longest pause after a failure to accept that may pass, such as a lack of descriptors.
@@ -140,16 +146,20 @@ func (s *Server) setup() error {
 }
 
 func (s *Server) lookUp() (*host, error) {
-	switch {
-	case s.HostKey == nil:
-		return nil, errors.New("agent: the server has no host key")
-	case s.Task == "":
+	if s.Task == "" {
 		return nil, errors.New("agent: the server has no task")
+	}
+	if err := s.checkHostKey(s.now()); err != nil {
+		return nil, err
 	}
 	if err := s.checkGrant(); err != nil {
 		return nil, err
 	}
-	h := &host{shell: s.Shell, dir: s.Dir, env: s.Env}
+	keys, err := s.hostKeys()
+	if err != nil {
+		return nil, err
+	}
+	h := &host{shell: s.Shell, dir: s.Dir, env: s.Env, keys: keys}
 	h.user, h.home = account()
 	if h.shell == "" {
 		h.shell = loginShell()
@@ -178,12 +188,8 @@ func (s *Server) checkGrant() error {
 	if err := s.Grant.Check(); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	keys, err := s.Grant.PublicKeys()
-	if err == nil && len(keys) == 0 && s.EndToEndOnly {
-		err = errors.New("end to end only, but the grant names no key: put keys into the host token")
-	}
-	if err != nil {
-		return fmt.Errorf("agent: %w", err)
+	if s.EndToEndOnly && !s.namesKeys() {
+		return errors.New("agent: end to end only, but the grant names no key: put keys into the host token")
 	}
 	return nil
 }

@@ -35,11 +35,15 @@ func (g *guest) config() *ssh.ServerConfig {
 		NoClientAuthCallback:    g.signInSpliced, // gliderlabs turns NoClientAuth on, so it must decide
 		AuthLogCallback:         g.authLog,
 	}
-	if !g.spliced {
-		c.PublicKeyCallback = g.offered
-		c.VerifiedPublicKeyCallback = g.verified
+	if g.spliced {
+		c.AddHostKey(g.server.HostKey) // which the gateway was told, and no other
+		return c
 	}
-	c.AddHostKey(g.server.HostKey)
+	c.PublicKeyCallback = g.offered
+	c.VerifiedPublicKeyCallback = g.verified
+	for _, key := range g.server.host.keys {
+		c.AddHostKey(key)
+	}
 	return c
 }
 
@@ -73,7 +77,11 @@ func (g *guest) verified(_ ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissio
 func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
 	id := auth.Identity{Method: "publickey", Key: key, Remote: g.remote}
 	task := auth.Task{ID: g.server.Task, Grant: g.server.Grant}
-	return auth.GrantKeys{Now: g.server.now}.Authorize(context.Background(), id, task)
+	p, err := auth.GrantKeys{Now: g.server.now}.Authorize(context.Background(), id, task)
+	if err != nil {
+		return nil, err
+	}
+	return g.narrowed(p)
 }
 
 // authLog stops the handshake's timer once the guest is in, and notes failures.

@@ -242,7 +242,7 @@ func TestEndToEndThroughATunnel(t *testing.T) {
 			t.Errorf("%s: the gateway alone got in", mode)
 		}
 	}
-	if r := <-registered; r.SSHCommand != "ssh -J gateway.example.com:2222 task-42" {
+	if r := <-registered; !strings.HasPrefix(r.SSHCommand, "ssh -J task-42@gateway.example.com:2222 ") || r.SSHCommand != r.EndToEndCommand {
 		t.Errorf("%+v", r)
 	}
 }
@@ -251,11 +251,11 @@ func TestEndToEndThroughATunnel(t *testing.T) {
 func TestGatewayCannotForgeTheCommand(t *testing.T) {
 	for _, address := range []string{"", "-oProxyCommand=evil:22", "host;evil:22", "host:22 -v", "$(evil):22"} {
 		g := newFakeGateway(t, func(tunnel.Hello) (tunnel.Welcome, error) { return tunnel.Welcome{Address: address}, nil })
-		a := g.agent(auth.Grant{})
+		a := g.agent(auth.Grant{AuthorizedKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(g.ca.PublicKey())))}})
 		registered := make(chan agent.Registration, 1)
 		a.Registered = func(r agent.Registration) { registered <- r }
 		run(t, a)
-		if r := <-registered; r.SSHCommand != "" || r.Address != "" {
+		if r := <-registered; r.SSHCommand != "" || r.Address != "" || r.EndToEndCommand != "" || r.CertifiedCommand != "" {
 			t.Errorf("%q: %+v", address, r)
 		}
 	}

@@ -25,6 +25,7 @@ type config struct {
 	acceptEnv            []string
 	hangupGrace          time.Duration
 	endToEndOnly         bool
+	hostKey, hostCert    string
 	stateDir             string
 	labels               map[string]string
 	logLevel, logFormat  string
@@ -44,12 +45,13 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.loginShell, "login-shell", false, "make shells login shells; the profile that these read may replace PATH")
 	f.StringSliceVar(&c.acceptEnv, "accept-env", nil, "`names` of further variables that guests may set, with * and ?")
 	f.DurationVar(&c.hangupGrace, "hangup-grace", 5*time.Second, "how long processes may go on after SIGHUP told them that their guest has gone")
-	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J)")
-	f.MarkHidden("end-to-end-only") // until gateways pass such guests on
+	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J); nobody who runs the gateway can")
+	f.StringVar(&c.hostKey, "host-key", "", "`file` with the private SSH host key to show to those guests, Ed25519 or ECDSA (default a new one each time)")
+	f.StringVar(&c.hostCert, "host-certificate", "", "`file` with an OpenSSH host certificate for that key, in the name of the task")
 	f.StringVar(&c.stateDir, "state-dir", "", "`directory` that keeps the agent's keys between runs (default: new keys each time)")
 	f.StringToStringVar(&c.labels, "label", nil, "`name=value` that describes the host to the gateway; may be given several times")
 	f.StringVar(&c.logLevel, "log-level", "info", "one of "+strings.Join(logs.Levels, ", "))
-	f.StringVar(&c.logFormat, "log-format", "auto", "one of "+strings.Join(logs.Formats, ", ")+"; auto is text on a terminal and JSON otherwise")
+	f.StringVar(&c.logFormat, "log-format", "text", "one of "+strings.Join(logs.Formats, ", ")+"; auto is text on a terminal and JSON otherwise") // text: people read the logs of jobs
 }
 
 // exclusive are the settings with two sources: a flag for one silences the
@@ -72,6 +74,9 @@ func (c *config) load(f *pflag.FlagSet) error {
 	}
 	if c.gateway, err = oneOf(c.gateway, c.gatewayFile); err != nil {
 		return fmt.Errorf("gateway: %w", err)
+	}
+	if c.hostCert != "" && c.hostKey == "" && c.stateDir == "" {
+		return cli.UsageError("--host-certificate: it is for one key, so give that too with --host-key or --state-dir")
 	}
 	if !slices.Contains(logs.Formats, c.logFormat) {
 		return cli.UsageError("--log-format: unknown format %q; use one of %s", c.logFormat, strings.Join(logs.Formats, ", "))

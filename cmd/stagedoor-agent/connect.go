@@ -10,6 +10,7 @@ import (
 	"os/exec"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/agent"
 	"github.com/stagedoor/stagedoor/auth"
@@ -30,7 +31,10 @@ const (
 const connectHelp = `Connect makes this machine the host of the task that the token names, and prints
 the ssh command by which guests enter, alone on a line of standard output. It
 dials again for as long as it runs whenever the link is lost. Logs go to
-standard error.
+standard error, and so does the command for guests who enter end to end: their
+ssh signs in on this machine, and the gateway passes on what it cannot read. It
+carries the host key, so take it from here and not from anything that the
+gateway shows. Guests whom the token gives no key cannot use it.
 
 Access is opt-in: without a token, connect says so and ends with status 0, so
 that the same CI step does for every task.
@@ -127,7 +131,42 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 	if roots != nil {
 		a.TLSConfig = &tls.Config{RootCAs: roots}
 	}
+	if err := c.loadHostKey(a); err != nil {
+		return nil, err
+	}
 	return a, nil
+}
+
+// loadHostKey reads the host key and its certificate, if they were given.
+func (c *config) loadHostKey(a *agent.Agent) (err error) {
+	if c.hostKey != "" {
+		if a.HostKey, err = auth.LoadSigner(c.hostKey); err != nil {
+			return fmt.Errorf("--host-key: %w", err)
+		}
+	}
+	if c.hostCert != "" {
+		if a.HostCertificate, err = loadHostCertificate(c.hostCert); err != nil {
+			return fmt.Errorf("--host-certificate: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadHostCertificate reads what ssh-keygen -s writes.
+func loadHostCertificate(file string) (*ssh.Certificate, error) {
+	text, err := oneOf("", file)
+	if err != nil {
+		return nil, err
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: no certificate in it: it takes what ssh-keygen -s KEY -h writes", file)
+	}
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return nil, fmt.Errorf("%s: a %s is no certificate: make one with ssh-keygen -s KEY -h", file, key.Type())
+	}
+	return cert, nil
 }
 
 // checkDir fails at once where otherwise every session would.
@@ -146,7 +185,7 @@ func checkDir(dir string) error {
 // the agent registers anew whenever the link was lost.
 type announcer struct {
 	stdout, stderr io.Writer
-	last           string
+	last           agent.Registration
 }
 
 func (a *announcer) registered(r agent.Registration) {
@@ -154,11 +193,23 @@ func (a *announcer) registered(r agent.Registration) {
 		fmt.Fprintln(a.stderr, "stagedoor-agent: the gateway gave no address that could be shown: ask its operator to set ssh.address")
 		return
 	}
-	if r.SSHCommand == a.last {
-		return
+	if r.SSHCommand != a.last.SSHCommand {
+		fmt.Fprintln(a.stdout, r.SSHCommand)
 	}
-	a.last = r.SSHCommand
-	fmt.Fprintln(a.stdout, r.SSHCommand)
+	if r.EndToEndCommand != "" && r.EndToEndCommand != a.last.EndToEndCommand {
+		a.endToEnd(r)
+	}
+	a.last = r
+}
+
+// endToEnd goes to standard error, where it finds its way into the job's log:
+// what reads standard output expects one command.
+func (a *announcer) endToEnd(r agent.Registration) {
+	fmt.Fprintf(a.stderr, "stagedoor-agent: end to end, so that the gateway sees no plaintext:\n  %s\n", r.EndToEndCommand)
+	if r.CertifiedCommand != "" {
+		fmt.Fprintf(a.stderr, "stagedoor-agent: the same for those whose known_hosts has the CA of the host certificate:\n  %s\n", r.CertifiedCommand)
+	}
+	fmt.Fprintf(a.stderr, "stagedoor-agent: host key there: %s\n", r.Fingerprint)
 }
 
 // withStatus gives an error the status that connectHelp promises for it.

@@ -69,19 +69,25 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// setToken puts a token for a task into a variable: token good STAGEDOOR_TOKEN
+// setToken puts a token for a task into a variable, which may grant entry to the
+// keys in files: token good STAGEDOOR_TOKEN key.pub
 func setToken(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: token TASK VARIABLE")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: token TASK VARIABLE [FILE...]")
 	}
-	ts.Setenv(args[1], newToken(ts.Value("t").(*testing.T), args[0]))
+	var keys []string
+	for _, file := range args[2:] {
+		keys = append(keys, strings.TrimSpace(ts.ReadFile(file)))
+	}
+	ts.Setenv(args[1], newToken(ts.Value("t").(*testing.T), args[0], keys...))
 }
 
-func newToken(t *testing.T, task string) string {
+func newToken(t *testing.T, task string, keys ...string) string {
 	t.Helper()
 	secret := make([]byte, 32)
 	rand.Read(secret)
-	raw, err := auth.MintToken(secret, auth.Token{Task: auth.TaskID(task), Expires: time.Now().Add(time.Hour)})
+	grant := auth.Grant{AuthorizedKeys: keys}
+	raw, err := auth.MintToken(secret, auth.Token{Task: auth.TaskID(task), Expires: time.Now().Add(time.Hour), Grant: grant})
 	if err != nil {
 		t.Fatal(err)
 	}
