@@ -152,6 +152,18 @@ func forwardLists(open, listen []string) (map[string]string, error) {
 	return options, nil
 }
 
+// CheckPermitOpen says what is wrong with one entry of [Grant.PermitOpen].
+func CheckPermitOpen(entry string) error {
+	_, err := joinForwards([]string{entry}, false)
+	return err
+}
+
+// CheckPermitListen says what is wrong with one entry of [Grant.PermitListen].
+func CheckPermitListen(entry string) error {
+	_, err := joinForwards([]string{entry}, true)
+	return err
+}
+
 func joinForwards(list []string, bare bool) (string, error) {
 	entries := make([]string, len(list))
 	for i, value := range list {

@@ -63,6 +63,8 @@ type Hosts struct {
 type Guests struct {
 	AuthorizedKeys []string `yaml:"authorized_keys" kind:"path" help:"authorized_keys files of those who may enter every task"`
 	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
+	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
+	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
 }
 
 // Limits are those of the gateway package, under the names of its fields.

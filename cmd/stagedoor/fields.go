@@ -108,7 +108,7 @@ func parseList(t reflect.Type, list []string) (reflect.Value, error) {
 	if t != reflect.TypeFor[[]string]() {
 		return reflect.Value{}, fmt.Errorf("expected one value, got %d", len(list))
 	}
-	var items []string
+	items := []string{} // not nil: an empty list is something else than none
 	for _, item := range list {
 		if item = strings.TrimSpace(item); item != "" {
 			items = append(items, item)

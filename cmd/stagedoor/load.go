@@ -15,8 +15,30 @@ import (
 
 // source is where a configuration comes from. It can be loaded again and again.
 type source struct {
-	File  string         // empty: none
-	Flags *pflag.FlagSet // made by addConfigFlags; nil: none
+	File      string         // empty: none
+	Flags     *pflag.FlagSet // made by addConfigFlags; nil: none
+	Installed string         // see orInstalled; empty: nowhere
+}
+
+// installedConfig is where a gateway that is installed as a service has its
+// configuration (docs/operate.md).
+const installedConfig = "/etc/stagedoor/gateway.yaml"
+
+// orInstalled is s or, when neither a file nor a state directory was named, the
+// installed gateway's if that is there for this user to read: what it says may
+// keep a token that it would refuse from being minted.
+func (s source) orInstalled() source {
+	named := s.Flags != nil && s.Flags.Changed("state-dir") || os.Getenv("STAGEDOOR_STATE_DIR") != ""
+	if s.File != "" || s.Installed == "" || named {
+		return s
+	}
+	f, err := os.Open(s.Installed)
+	if err != nil {
+		return s
+	}
+	f.Close()
+	s.File = s.Installed
+	return s
 }
 
 // addConfigFlags adds a flag for every setting whose key pick accepts.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -90,6 +91,11 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("verified")
 	file := ts.MkAbs("verified")
 	text := strings.Join([]string{string(token.Task), token.Expires.Sub(token.IssuedAt).String(), permissions, strings.Join(token.Grant.AuthorizedKeys, "\n")}, "\n")
+	for name, list := range map[string][]string{"open": token.Grant.PermitOpen, "listen": token.Grant.PermitListen} {
+		if list != nil {
+			text += fmt.Sprintf("\n%s %q", name, list)
+		}
+	}
 	ts.Check(os.WriteFile(file, []byte(text+"\n"), 0o600))
 }
 

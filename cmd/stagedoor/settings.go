@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -191,13 +190,10 @@ func (c *Config) guests(r *report) auth.Authorizer {
 		}
 		any = append(any, keys)
 	}
-	var names []string
-	for _, s := range c.Guests.Permissions {
-		if name, err := parsePermission(s); err == nil {
-			names = append(names, name)
-		}
+	if most := c.mostPermissions(); most != nil {
+		return narrowed{any, most}
 	}
-	return narrowed{any, names}
+	return any
 }
 
 // loadAuthorizedKeys refuses what sshd refuses: a file that others can write
@@ -226,26 +222,3 @@ func loadAuthorizedKeys(file string) (*auth.AuthorizedKeys, error) {
 }
 
 const maxAuthorizedKeys = 16 << 20
-
-// narrowed is an Authorizer that grants at most some permissions.
-type narrowed struct {
-	auth.Authorizer
-	names []string
-}
-
-// noTouchRequired is an option of security keys that permits nothing, so that
-// narrowing has to leave it alone.
-const noTouchRequired = "no-touch-required"
-
-// Authorize asks the Authorizer below, and takes away what is not allowed here.
-func (n narrowed) Authorize(ctx context.Context, id auth.Identity, task auth.Task) (*ssh.Permissions, error) {
-	p, err := n.Authorizer.Authorize(ctx, id, task)
-	if err != nil {
-		return nil, err
-	}
-	most := &ssh.Permissions{Extensions: map[string]string{noTouchRequired: ""}}
-	for _, name := range n.names {
-		most.Extensions[name] = ""
-	}
-	return auth.Intersect(p, most), nil
-}

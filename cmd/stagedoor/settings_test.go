@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -54,7 +55,8 @@ func TestNarrowed(t *testing.T) {
 		p.CriticalOptions = map[string]string{auth.ForceCommand: "true"}
 		return p, nil
 	})
-	p, err := narrowed{full, []string{auth.PermitPTY, auth.PermitExec}}.Authorize(t.Context(), auth.Identity{}, auth.Task{})
+	most := (&auth.Grant{Permissions: []string{auth.PermitPTY, auth.PermitExec}, PermitOpen: []string{"db:5432"}}).Permitted()
+	p, err := narrowed{full, most}.Authorize(t.Context(), auth.Identity{}, auth.Task{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,12 +73,15 @@ func TestNarrowed(t *testing.T) {
 	if _, ok := p.Extensions[noTouchRequired]; !ok {
 		t.Error("an option of the key was lost")
 	}
+	if p.CriticalOptions[auth.PermitOpen] != "db:5432" {
+		t.Errorf("targets: %v", p.CriticalOptions)
+	}
 	if auth.IdentityName(p) != "alice" || p.CriticalOptions[auth.ForceCommand] != "true" {
 		t.Errorf("identity or forced command was lost: %+v", p)
 	}
 
 	refused := authorizerFunc(func() (*ssh.Permissions, error) { return nil, auth.ErrDenied })
-	if p, err := (narrowed{refused, []string{auth.PermitPTY}}).Authorize(t.Context(), auth.Identity{}, auth.Task{}); p != nil || !errors.Is(err, auth.ErrDenied) {
+	if p, err := (narrowed{refused, most}).Authorize(t.Context(), auth.Identity{}, auth.Task{}); p != nil || !errors.Is(err, auth.ErrDenied) {
 		t.Errorf("a refusal became %v, %v", p, err)
 	}
 }
@@ -90,6 +95,42 @@ func TestNoPermissions(t *testing.T) {
 	c, _ = loadText(t, "domain: a.example.com\n")
 	if !slices.Equal(c.Guests.Permissions, shortPermissions()) || len(c.Guests.Permissions) < 5 {
 		t.Errorf("by default %v", c.Guests.Permissions)
+	}
+}
+
+func TestMostPermissions(t *testing.T) {
+	for text, want := range map[string]string{
+		"{}":                                   "nil",
+		"{permissions: []}":                    "0 map[]",
+		"{permissions: [pty, exec]}":           "2 map[]",
+		"{permit_open: []}":                    "8 map[permitopen@stagedoor:]",
+		"{permit_open: ['db:1', '*:22']}":      "8 map[permitopen@stagedoor:db:1,*:22]",
+		"{permit_listen: ['8080', 'LO:*']}":    "8 map[permitlisten@stagedoor:*:8080,lo:*]",
+		"{permit_open: ~, permit_listen: [1]}": "",
+	} {
+		c, r := loadText(t, "domain: a.example.com\nguests: "+text+"\n")
+		if want == "" {
+			if r.ok() {
+				t.Errorf("%s is accepted", text)
+			}
+			continue
+		}
+		got := "nil"
+		if p := c.mostPermissions(); p != nil {
+			got = fmt.Sprintf("%d %v", len(p.Extensions), p.CriticalOptions)
+		}
+		if !r.ok() || got != want {
+			t.Errorf("%s: %s, want %s; %s", text, got, want, mistakesIn(r))
+		}
+	}
+	for _, args := range [][]string{{"--guests-permit-open", "nowhere"}, {"--guests-permit-listen", "a:b"}, {"--guests-permit-open", strings.Repeat("a.example.com:1,", 300)}} {
+		_, r := loadText(t, "domain: a.example.com\n", args...)
+		if got := mistakesIn(r); !strings.Contains(got, "guests.permit_") {
+			t.Errorf("%.60s: %s", args, got)
+		}
+	}
+	if c, _ := loadText(t, "domain: a.example.com\n", "--guests-permit-open", ""); c.Guests.PermitOpen == nil {
+		t.Error("an empty flag is not an empty list")
 	}
 }
 

@@ -24,6 +24,10 @@ alone; keep it as you keep a password.
     export STAGEDOOR_TOKEN=$(stagedoor token --task task-1234 --ttl 2h \
         --authorized-keys ~/.ssh/id_ed25519.pub)
 
+A line with cert-authority lets in who has a certificate by that key for the task:
+
+    cert-authority ssh-ed25519 AAAA… our CA
+
 It is signed with the gateway's own key, in its state directory, so that it works
 at once with a gateway of this user on this machine. A CI system elsewhere has a
 key of its own (stagedoor keygen), and the gateway its public half
@@ -35,13 +39,15 @@ type tokenOptions struct {
 	deadline       time.Duration
 	authorizedKeys []string
 	permissions    []string
+	permitOpen     []string // as given; nil: anywhere
+	permitListen   []string
 	key            string
 	source         source
 	audience       string
 }
 
 func newTokenCommand() *cobra.Command {
-	o := tokenOptions{source: source{File: os.Getenv("STAGEDOOR_CONFIG")}}
+	o := tokenOptions{source: source{File: os.Getenv("STAGEDOOR_CONFIG"), Installed: installedConfig}}
 	cmd := &cobra.Command{
 		Use:   "token --task TASK [--ttl DURATION] --authorized-keys FILE... [flags]",
 		Short: "Mint the token by which a host registers",
@@ -64,7 +70,9 @@ func newTokenCommand() *cobra.Command {
 	f.DurationVar(&o.ttl, "ttl", 2*time.Hour, "how long the token is good for registering; an agent that has registered can come back after that")
 	f.DurationVar(&o.deadline, "deadline", 0, "when access ends, counted from now: the host is gone then, and who is inside is cut off (default none)")
 	f.StringArrayVar(&o.authorizedKeys, "authorized-keys", nil, "`file` with the public keys of those who may enter, - for standard input; may be given several times")
-	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all)")
+	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all but gateway-ports)")
+	f.StringSliceVar(&o.permitOpen, "permit-open", nil, "where they may forward to: a `list` of host:port, or none (default anywhere)")
+	f.StringSliceVar(&o.permitListen, "permit-listen", nil, "what they may have the host listen on: a `list` of [host:]port, or none (default anything)")
 	f.StringVar(&o.key, "key", "", "`file` with the signing key or the shared secret (default token_key in the state directory)")
 	f.StringVarP(&o.source.File, "config", "c", o.source.File, "configuration `file` of the gateway, for its state directory and audience")
 	addConfigFlags(f, func(key string) bool { return key == "state_dir" })
@@ -140,7 +148,28 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 		}
 		grant.Permissions = append(grant.Permissions, name)
 	}
+	var err error
+	if grant.PermitOpen, err = forwards(o.permitOpen, auth.CheckPermitOpen); err != nil {
+		return nil, cli.UsageError("--permit-open: %w", err)
+	}
+	if grant.PermitListen, err = forwards(o.permitListen, auth.CheckPermitListen); err != nil {
+		return nil, cli.UsageError("--permit-listen: %w", err)
+	}
 	return &grant, nil
+}
+
+// forwards checks a list of forwardings. None, as in sshd's PermitOpen, is an
+// empty list, where nil is no restriction.
+func forwards(list []string, check func(string) error) ([]string, error) {
+	if len(list) == 1 && list[0] == "none" {
+		return []string{}, nil
+	}
+	for _, entry := range list {
+		if err := check(entry); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 func readInput(file string, stdin io.Reader) ([]byte, error) {
@@ -156,8 +185,8 @@ func (o *tokenOptions) signingKey(stderr io.Writer) (any, error) {
 	if o.key != "" && o.source.File == "" {
 		return auth.LoadTokenKey(o.key)
 	}
-	config, r := o.source.load()
-	if o.source.File != "" && !r.ok() {
+	config, r := o.source.orInstalled().load()
+	if r.file != "" && !r.ok() {
 		r.print(stderr)
 		return nil, cli.ExitStatus(cli.Failed)
 	}
@@ -168,7 +197,8 @@ func (o *tokenOptions) signingKey(stderr io.Writer) (any, error) {
 		return auth.LoadTokenKey(o.key)
 	}
 	if len(config.Hosts.TokenKeys) > 0 {
-		return nil, cli.UsageError("the gateway trusts its hosts.token_keys alone: give the private half of one of them with --key")
+		where, _ := r.where("hosts.token_keys")
+		return nil, cli.UsageError("%s: the gateway trusts its hosts.token_keys alone: give the private half of one of them with --key", where)
 	}
 	if config.StateDir == "" {
 		_, err := defaultStateDir()

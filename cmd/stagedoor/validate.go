@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -24,16 +25,45 @@ func (c *Config) validate(r *report) {
 	c.validateListeners(r)
 	c.validateCertificate(r)
 	c.validateNumbers(r)
-	for i, name := range c.Guests.Permissions {
-		if _, err := parsePermission(name); err != nil {
-			r.addItem("guests.permissions", i, "%v", err)
-		}
-	}
+	c.validateGuests(r)
 	if _, err := logs.ParseLevel(c.Log.Level); err != nil {
 		r.add("log.level", "%v", err)
 	}
 	if !slices.Contains(logs.Formats, c.Log.Format) {
 		r.add("log.format", "unknown log format %q; use one of %s", c.Log.Format, strings.Join(logs.Formats, ", "))
+	}
+}
+
+func (c *Config) validateGuests(r *report) {
+	permission := func(name string) error {
+		_, err := parsePermission(name)
+		return err
+	}
+	for _, list := range []struct {
+		key   string
+		items []string
+		check func(string) error
+	}{
+		{"guests.permissions", c.Guests.Permissions, permission},
+		{"guests.permit_open", c.Guests.PermitOpen, auth.CheckPermitOpen},
+		{"guests.permit_listen", c.Guests.PermitListen, auth.CheckPermitListen},
+	} {
+		for i, item := range list.items {
+			if err := list.check(item); err != nil {
+				r.addItem(list.key, i, "%v", err)
+			}
+		}
+	}
+	for _, list := range []struct {
+		key   string
+		grant auth.Grant
+	}{
+		{"guests.permit_open", auth.Grant{PermitOpen: c.Guests.PermitOpen}},
+		{"guests.permit_listen", auth.Grant{PermitListen: c.Guests.PermitListen}},
+	} {
+		if err := list.grant.Check(); err != nil && !r.wrong[list.key] { // each entry is good: there are too many
+			r.add(list.key, "%v", err)
+		}
 	}
 }
 
