@@ -12,8 +12,10 @@ import (
 	"github.com/stagedoor/stagedoor/auth"
 )
 
-// lastBytes is how long a connection may take to accept what its guest sent before it went.
-const lastBytes = 2 * time.Second
+const (
+	lastBytes = 2 * time.Second // how long a connection may take to accept what its guest sent before it went
+	linger    = 5 * time.Second // how long one may go on sending to a guest that has closed the channel
+)
 
 // halfConn is a connection whose two directions end one by one: *net.TCPConn and *net.UnixConn.
 type halfConn interface {
@@ -59,16 +61,29 @@ func (g *guest) relay(ch ssh.Channel, requests <-chan *ssh.Request, c halfConn) 
 	wg.Go(func() { io.Copy(io.Discard, ch.Stderr()) }) // unread it would eat up the window that it shares with the data
 	wg.Go(func() { ssh.DiscardRequests(requests); close(closed) })
 	wg.Go(func() { g.relayFromGuest(ch, c, delivered) })
+	silent := make(chan struct{}) // the connection sends no more
 	wg.Go(func() {
 		<-closed
 		<-delivered
-		c.Close() // whatever it still sends
+		g.linger(silent)
+		c.Close()
 	})
 	g.relayToGuest(ch, c)
+	close(silent)
 	<-delivered
 	c.Close()
 	ch.Close()
 	wg.Wait()
+}
+
+// linger waits before a connection is closed that may still be sending: closing it with something unread would reset it, and the
+// peer would lose what was delivered but not yet read.
+func (g *guest) linger(silent <-chan struct{}) {
+	select {
+	case <-silent:
+	case <-time.After(linger):
+	case <-g.ctx.Done():
+	}
 }
 
 // relayFromGuest closes delivered when c has all that it takes of what the guest sends.

@@ -22,12 +22,16 @@ type listenKey struct {
 	port             uint32
 }
 
+// opening returns type and payload of the channel for a connection from origin.
+type opening func(origin net.Addr) (channelType string, payload []byte)
+
 // listening is what one guest made the host listen for. It belongs to the guest's connection and ends with it.
 type listening struct {
 	key     listenKey
 	guest   *guest
 	log     *slog.Logger
 	sockets []net.Listener // one for each address
+	opening opening
 	stopped chan struct{}
 	cleanUp func() // nil: nothing to do
 }
@@ -127,7 +131,7 @@ func (g *guest) closeForwards() {
 
 // newListening describes what listens on sockets from now on.
 func (g *guest) newListening(key listenKey, sockets []net.Listener) *listening {
-	l := &listening{key: key, guest: g, sockets: sockets, stopped: make(chan struct{})}
+	l := &listening{key: key, guest: g, sockets: sockets, opening: key.opening, stopped: make(chan struct{})}
 	l.log = g.log.With("address", strings.Join(l.addresses(), " "))
 	return l
 }

@@ -75,7 +75,7 @@ func (l *listening) take(c halfConn) {
 
 // forward opens a channel for a connection and serves it until both have ended.
 func (l *listening) forward(c halfConn) {
-	ch, requests, err := l.guest.openChannel(l.key.opening(c.RemoteAddr()))
+	ch, requests, err := l.guest.openChannel(l.opening(c.RemoteAddr()))
 	if err != nil {
 		l.log.Debug("connection refused by the guest", "error", err)
 		return
@@ -84,7 +84,7 @@ func (l *listening) forward(c halfConn) {
 	l.guest.relay(ch, requests, c)
 }
 
-// opening returns type and payload of the channel for a connection. The address is the one that the guest asked for: OpenSSH
+// opening is that of a forwarding. The address is the one that the guest asked for: OpenSSH
 // finds the forwarding by it.
 func (k listenKey) opening(origin net.Addr) (channelType string, payload []byte) {
 	if k.network == "unix" {
