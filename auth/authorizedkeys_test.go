@@ -495,7 +495,7 @@ func TestIdentityNamesArePrintable(t *testing.T) {
 
 func FuzzParseAuthorizedKeys(f *testing.F) {
 	key := newSigner(f).PublicKey()
-	for _, options := range []string{"", `no-pty `, `restrict,command="a \"b\"",from="10.*,!10.1.0.0/16",expiry-time="20300101Z",permitopen="a:1",permitlisten="2" `} {
+	for _, options := range []string{"", `no-pty `, `restrict,command="a \"b\"",from="10.*,!10.1.0.0/16",expiry-time="20300101Z",permitopen="a:1",permitlisten="2" `, `cert-authority,principals="a,b",gateway-ports `} {
 		f.Add([]byte(options + line(key, "alice") + "\n# x\n"))
 	}
 	f.Add([]byte("ssh-ed25519 AAAA\n\x00\xff\"\\"))

@@ -112,20 +112,21 @@ func bothLists(x, y string) string {
 // parseForward checks one permitopen= or permitlisten= value of an
 // authorized_keys line and returns it in the form that listPermits reads. bare
 // says that a port alone stands for any host, as sshd has it for permitlisten.
-func parseForward(value string, bare bool) (string, error) {
+func parseForward(given string, bare bool) (string, error) {
+	value := given
 	if bare && !strings.Contains(value, ":") {
 		value = "*:" + value
 	}
 	host, port, err := net.SplitHostPort(value)
 	if err != nil || host == "" || strings.ContainsFunc(host, notInHost) {
-		return "", fmt.Errorf("%q is not host:port (write an IPv6 address in brackets)", value)
+		return "", fmt.Errorf("%q is not host:port (write an IPv6 address in brackets)", given)
 	}
 	if port == "*" {
 		return net.JoinHostPort(host, port), nil
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
-		return "", fmt.Errorf("%q: the port must be 1 to 65535 or *", value)
+		return "", fmt.Errorf("%q: the port must be 1 to 65535 or *", given)
 	}
 	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,7 @@ func TestGrantInJSON(t *testing.T) {
 		`{"authorized_keys":[]}`: {},
 		`{"authorized_keys":["` + key + `"],"permissions":["permit-pty"],"until":1772370000}`: {AuthorizedKeys: []string{key}, Permissions: []string{PermitPTY}, Until: noon.Add(time.Hour)},
 		`{"authorized_keys":[],"permissions":[]}`:                                             {Permissions: []string{}},
+		`{"authorized_keys":[],"permit_listen":[],"permit_open":["db:1"]}`:                    {PermitOpen: []string{"db:1"}, PermitListen: []string{}},
 	} {
 		data, err := marshalJSON(g)
 		if err != nil || string(data) != want {
@@ -120,7 +122,8 @@ func TestGrantInJSON(t *testing.T) {
 		if err := json.Unmarshal(data, &again); err != nil {
 			t.Fatal(err)
 		}
-		if again.AuthorizedKeys == nil || len(again.AuthorizedKeys) != len(g.AuthorizedKeys) || !reflect.DeepEqual(again.Permissions, g.Permissions) || !again.Until.Equal(g.Until) {
+		if again.AuthorizedKeys == nil || len(again.AuthorizedKeys) != len(g.AuthorizedKeys) || !reflect.DeepEqual(again.Permissions, g.Permissions) ||
+			!reflect.DeepEqual(again.PermitOpen, g.PermitOpen) || !reflect.DeepEqual(again.PermitListen, g.PermitListen) || !again.Until.Equal(g.Until) {
 			t.Errorf("%s became %+v", data, again)
 		}
 	}
@@ -130,6 +133,8 @@ func TestGrantInJSON(t *testing.T) {
 		`{"permissions":[],"permissions":1}`: "duplicate",
 		`{"permissions":"permit-pty"}`:       "permissions",
 		`{"authorized_keys":{}}`:             "authorized_keys",
+		`{"permit_open":"a:1"}`:              "permit_open",
+		`{"permit_listen":[1]}`:              "permit_listen",
 		`{"until":"2026-03-01T12:00:00Z"}`:   "until",
 		`{"until":1e17}`:                     "until",
 		`[]`:                                 "grant",
@@ -153,4 +158,137 @@ func TestGrantPublicKeys(t *testing.T) {
 	if got := (*Grant)(nil).Permitted(); len(got.Extensions) > 0 {
 		t.Errorf("a nil grant permits %v", got.Extensions)
 	}
+}
+
+func TestGrantNamesForwardings(t *testing.T) {
+	key := newSigner(t).PublicKey()
+	for _, c := range []struct {
+		open, listen []string
+		options      string
+		want         string // which of the four below are permitted
+	}{
+		{nil, nil, "", "open db, open lo, listen 80, listen 81"},
+		{[]string{}, nil, "", "listen 80, listen 81"},
+		{nil, []string{}, "", "open db, open lo"},
+		{[]string{"db:5432"}, []string{"80"}, "", "open db, listen 80"},
+		{[]string{"*:5432"}, []string{"LOCALHOST:*"}, "", "open db, open lo, listen 80, listen 81"},
+		{[]string{"db:5432"}, nil, `permitopen="localhost:*" `, "listen 80, listen 81"},
+		{[]string{"db:5432", "localhost:5432"}, nil, `permitopen="localhost:*",permitlisten="81" `, "open lo, listen 81"},
+		{nil, nil, "no-port-forwarding ", ""},
+	} {
+		g := &Grant{AuthorizedKeys: []string{c.options + line(key, "alice")}, PermitOpen: c.open, PermitListen: c.listen}
+		if err := g.Check(); err != nil {
+			t.Errorf("%v: %v", c, err)
+		}
+		p, err := authorizeByGrant(t, g, Identity{Key: key}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for what, err := range map[string]error{
+			"open db":   AllowChannel(p, Guest, "direct-tcpip", directPayload("db", 5432)),
+			"open lo":   AllowChannel(p, Guest, "direct-tcpip", directPayload("localhost", 5432)),
+			"listen 80": AllowGlobal(p, Guest, "tcpip-forward", forwardPayload("localhost", 80)),
+			"listen 81": AllowGlobal(p, Guest, "tcpip-forward", forwardPayload("localhost", 81)),
+		} {
+			if err == nil {
+				got = append(got, what)
+			}
+		}
+		slices.Sort(got)
+		want := strings.Split(c.want, ", ")
+		slices.Sort(want)
+		if strings.Join(got, ",") != strings.Join(want, ",") {
+			t.Errorf("%q, %q, %q: permitted %v, want %v", c.open, c.listen, c.options, got, want)
+		}
+		if sockets := AllowChannel(p, Guest, "direct-streamlocal@openssh.com", text("/x")) == nil; sockets != (c.open == nil && c.options == "") {
+			t.Errorf("%q: sockets are open: %v", c.open, sockets)
+		}
+	}
+}
+
+func TestGrantIsChecked(t *testing.T) {
+	long := make([]string, 400)
+	for i := range long {
+		long[i] = "db.example.com:5432"
+	}
+	for want, g := range map[string]Grant{
+		"permit_open: \"db\" is not host:port":    {PermitOpen: []string{"a:1", "db"}},
+		"permit_open: \"a,b:1\" is not host:port": {PermitOpen: []string{"a,b:1"}},
+		"permit_open: \"a;b:1\" is not host:port": {PermitOpen: []string{"a;b:1"}},
+		"permit_open: \"80\" is not host:port":    {PermitOpen: []string{"80"}},
+		"permit_listen: \"a:b\": the port":        {PermitListen: []string{"a:b"}},
+		"permit_listen: \"\": the port must be":   {PermitListen: []string{""}},
+		"permit_listen: 7999 bytes long":          {PermitListen: long},
+		"permission \"permit-root\"":              {Permissions: []string{"permit-root"}},
+	} {
+		if err := g.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if _, err := MintToken(newKey(t), Token{Task: someTask, Expires: time.Now().Add(time.Hour), Grant: g}); err == nil {
+			t.Errorf("a token with it is minted: %s", want)
+		}
+		if p := g.Permitted(); len(p.Extensions) > 0 && g.Permissions == nil {
+			t.Errorf("%s: permits %v", want, p.Extensions)
+		}
+	}
+}
+
+// gateway-ports is given by name alone.
+func TestGatewayPorts(t *testing.T) {
+	key := newSigner(t).PublicKey()
+	for _, c := range []struct {
+		permissions []string
+		options     string
+		want        bool
+	}{
+		{nil, "", false},
+		{nil, "gateway-ports ", false}, // the grant bounds its keys
+		{[]string{PermitPortForwarding, PermitGatewayPorts}, "", true},
+		{[]string{PermitPortForwarding, PermitGatewayPorts}, "restrict,port-forwarding ", false},
+		{[]string{PermitPortForwarding, PermitGatewayPorts}, "no-gateway-ports ", false},
+	} {
+		p, err := authorizeByGrant(t, &Grant{AuthorizedKeys: []string{c.options + line(key, "")}, Permissions: c.permissions}, Identity{Key: key}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := p.Extensions[PermitGatewayPorts]; got != c.want {
+			t.Errorf("%v, %q: %v", c.permissions, c.options, got)
+		}
+	}
+}
+
+func FuzzGrantJSON(f *testing.F) {
+	key := line(newSigner(f).PublicKey(), "alice")
+	for _, g := range []Grant{{}, {AuthorizedKeys: []string{"cert-authority,principals=\"a\" " + key}, Permissions: []string{PermitPTY}, PermitOpen: []string{"a:1"}, PermitListen: []string{}, Until: noon}} {
+		data, err := marshalJSON(g)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"permit_open":null,"until":1e3,"permissions":[null]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var g Grant
+		if err := g.UnmarshalJSON(data); err != nil {
+			checkText(t, err)
+			return
+		}
+		written, err := marshalJSON(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again Grant
+		if err := again.UnmarshalJSON(written); err != nil {
+			t.Fatalf("%s: %v", written, err)
+		}
+		if twice, _ := marshalJSON(again); string(twice) != string(written) {
+			t.Fatalf("%s becomes %s", written, twice)
+		}
+		if err := g.Check(); err != nil {
+			checkText(t, err)
+		} else if usable(g.Permitted()) != nil {
+			t.Fatalf("%s permits nothing, and passes the check", written)
+		}
+	})
 }

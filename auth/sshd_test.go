@@ -229,10 +229,98 @@ func TestOptionsAsUnderSSHD(t *testing.T) {
 	}
 }
 
+// The same for certificates, which ssh-keygen signs.
+func TestCertificatesAsUnderSSHD(t *testing.T) {
+	s := startSSHD(t)
+	dir := t.TempDir()
+	keygen(t, dir, "-q", "-t", "ed25519", "-N", "", "-f", "ca")
+	keygen(t, dir, "-q", "-t", "ed25519", "-N", "", "-f", "stranger")
+	keygen(t, dir, "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "rsa")
+	probes := []probe{
+		sessionProbe("pty", "pty-req", ptyPayload),
+		sessionProbe("exec", "exec", text("true")),
+		sessionProbe("agent forwarding", "auth-agent-req@openssh.com", nil),
+		listenProbe("127.0.0.1", 0),
+	}
+	me := "-n " + s.user
+	for _, c := range []struct{ options, sign string }{
+		{"cert-authority", me},
+		{"", me},
+		{"cert-authority", "-n nobody"},
+		{"cert-authority", "-n nobody,*," + s.user},
+		{"cert-authority", "-n *"},
+		{`cert-authority,principals="alice"`, me},
+		{`cert-authority,principals="alice"`, "-n bob,alice"},
+		{`cert-authority,principals="alice,bob"`, "-n bob"},
+		{`cert-authority,principals="alice,bob"`, "-n alice,bob"},
+		{`cert-authority,principals="al*"`, "-n alice"},
+		{`cert-authority,principals="alice"`, ""},
+		{`principals="alice",cert-authority`, "-n alice"},
+		{`principals="alice"`, "-n alice"},
+		{`cert-authority,principals=""`, "-n alice"},
+		{`cert-authority,principals="alice",principals="bob"`, "-n alice"},
+		{"CERT-AUTHORITY", me},
+		{"no-cert-authority", me},
+		{"cert-authority", me + " -h"},
+		{"cert-authority", me + " -V -2h:-1h"},
+		{"cert-authority", me + " -V +1h:+2h"},
+		{"cert-authority", me + " -V -1h:+1h"},
+		{"cert-authority", me + " -O clear"},
+		{"cert-authority", me + " -O no-pty"},
+		{"cert-authority", me + " -O clear -O permit-pty"},
+		{"cert-authority,no-pty", me},
+		{"cert-authority,restrict,pty", me + " -O no-port-forwarding"},
+		{"cert-authority,restrict", me},
+		{"cert-authority", me + " -O no-agent-forwarding"},
+		{"cert-authority", me + " -O source-address=127.0.0.5"},
+		{"cert-authority", me + " -O source-address=127.0.0.0/8,::1"},
+		{"cert-authority", me + " -O source-address=127.0.0.6"},
+		{`cert-authority,from="127.0.0.6"`, me + " -O source-address=127.0.0.0/8"},
+		{`cert-authority,from="127.0.0.5"`, me + " -O source-address=127.0.0.0/8"},
+		{"cert-authority", me + " -O critical:new@example.com=x"},
+		{"cert-authority", me + " -O extension:new@example.com=x"},
+		{"cert-authority", me + " -O force-command=true"},
+		{`cert-authority,command="true"`, me + " -O force-command=true"},
+		{`cert-authority,command="false"`, me + " -O force-command=true"},
+		{`cert-authority,command="false"`, me},
+		{`cert-authority,expiry-time="20200101"`, me},
+	} {
+		t.Run(c.options+" "+c.sign, func(t *testing.T) {
+			signer := newSigner(t)
+			s.compareLine(t, c.options+" "+line(readPublicKey(t, dir, "ca"), "CA"), certSigner(t, dir, "ca", signer, c.sign), probes)
+		})
+	}
+	t.Run("by a stranger", func(t *testing.T) {
+		s.compareLine(t, "cert-authority "+line(readPublicKey(t, dir, "ca"), "CA"), certSigner(t, dir, "stranger", newSigner(t), me), probes)
+	})
+	t.Run("of a listed key", func(t *testing.T) {
+		signer := newSigner(t)
+		s.compareLine(t, line(signer.PublicKey(), "alice"), certSigner(t, dir, "ca", signer, me), probes)
+	})
+	t.Run("the authority as a key", func(t *testing.T) {
+		ca, err := ssh.ParsePrivateKey(readFile(t, dir, "ca"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.compareLine(t, "cert-authority "+line(ca.PublicKey(), "CA"), ca, probes)
+	})
+	for _, hash := range []string{"rsa-sha2-256", "rsa-sha2-512", "ssh-rsa"} {
+		t.Run("signed with "+hash, func(t *testing.T) {
+			s.compareLine(t, "cert-authority "+line(readPublicKey(t, dir, "rsa"), "CA"), certSigner(t, dir, "rsa", newSigner(t), me+" -t "+hash), probes)
+		})
+	}
+}
+
 func (s *sshdServer) compare(t *testing.T, options string, probes []probe) {
-	const addr = "127.0.0.5"
 	signer := newSigner(t)
-	data := []byte(options + " " + line(signer.PublicKey(), "alice") + "\n")
+	s.compareLine(t, options+" "+line(signer.PublicKey(), "alice"), signer, probes)
+}
+
+// compareLine asks for the user as the task, as sshd compares principals with
+// the user's name.
+func (s *sshdServer) compareLine(t *testing.T, text string, signer ssh.Signer, probes []probe) {
+	const addr = "127.0.0.5"
+	data := []byte(text + "\n")
 	if err := os.WriteFile(s.keys, bytes.TrimLeft(data, " "), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +328,7 @@ func (s *sshdServer) compare(t *testing.T, options string, probes []probe) {
 	var p *ssh.Permissions
 	keys, err := ParseAuthorizedKeys("keys", data)
 	if err == nil {
-		p, err = keys.Authorize(t.Context(), Identity{Key: signer.PublicKey(), Remote: from(addr)}, Task{})
+		p, err = keys.Authorize(t.Context(), Identity{Key: signer.PublicKey(), Remote: from(addr)}, Task{ID: TaskID(s.user)})
 	}
 	client, refused := s.dial(t, signer, addr)
 	if !refused {
