@@ -276,9 +276,9 @@ func start(t *testing.T, cmd *exec.Cmd) func(*testing.T) result {
 }
 
 // master opens a connection that the clients after it share.
-func (h *testHost) master() {
+func (h *testHost) master(options ...string) {
 	h.t.Helper()
-	cmd := h.client("ssh", "-M", "-N", "task")
+	cmd := h.client("ssh", append(options, "-M", "-N", "task")...)
 	must(h.t, cmd.Start())
 	h.t.Cleanup(func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() })
 	eventually(h.t, "the master's socket", func() bool { _, err := os.Stat(h.path("ctl")); return err == nil })

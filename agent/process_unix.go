@@ -26,17 +26,20 @@ type process struct {
 	stdout *os.File
 	stderr *os.File
 
-	exited  chan struct{} // closed when the leader has exited
-	closing sync.Once
+	exited    chan struct{} // closed when the leader has exited
+	noOutput  chan struct{} // closed when nobody is to see more of stdout
+	unwatched sync.Once     // closes noOutput
+	closing   sync.Once
 }
 
 // startProcess starts a program as the leader of a session and process group of its own.
 func startProcess(c command) (*process, error) {
 	inheritNothing()
 	p := &process{
-		cmd:    &exec.Cmd{Path: c.path, Args: c.args, Env: c.env, Dir: c.dir, SysProcAttr: leaderOfSession(c.terminal != nil)},
-		term:   c.terminal,
-		exited: make(chan struct{}),
+		cmd:      &exec.Cmd{Path: c.path, Args: c.args, Env: c.env, Dir: c.dir, SysProcAttr: leaderOfSession(c.terminal != nil)},
+		term:     c.terminal,
+		exited:   make(chan struct{}),
+		noOutput: make(chan struct{}),
 	}
 	start := p.startOnPipes
 	if p.term != nil {
@@ -97,6 +100,18 @@ func (p *process) closeInput() {
 	}
 }
 
+// closeOutput tells the program, when it next writes to stdout, that nobody reads that. A terminal cannot tell it: its output is
+// shown as before.
+func (p *process) closeOutput() {
+	if p.term != nil {
+		return
+	}
+	p.unwatched.Do(func() {
+		close(p.noOutput)
+		p.stdout.Close()
+	})
+}
+
 // attach shows the program's output until there is no more, or until gone is closed or a write fails: then it returns
 // errViewLost, and the program runs on. It may be called again after that, for another view.
 //
@@ -114,7 +129,13 @@ func (p *process) showPipes(stdout, stderr io.Writer, gone <-chan struct{}) erro
 	defer interruptReads(gone, nil, p.stdout, p.stderr)()
 	second := make(chan error, 1)
 	go func() { second <- copyPipe(stderr, p.stderr) }()
-	if err := errors.Join(copyPipe(stdout, p.stdout), <-second); err != nil {
+	first := copyPipe(stdout, p.stdout)
+	select {
+	case <-p.noOutput:
+		first = nil
+	default:
+	}
+	if err := errors.Join(first, <-second); err != nil {
 		return errViewLost
 	}
 	select {

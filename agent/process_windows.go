@@ -16,11 +16,15 @@ func startProcess(command) (*process, error) { return nil, errUnsupported }
 
 func (p *process) Write([]byte) (int, error)                                   { return 0, errUnsupported }
 func (p *process) closeInput()                                                 {}
+func (p *process) closeOutput()                                                {}
 func (p *process) attach(stdout, stderr io.Writer, gone <-chan struct{}) error { return errUnsupported }
 func (p *process) hangup(grace time.Duration)                                  {}
 func (p *process) release() exit                                               { return exit{status: 1} }
 func (p *process) signal(name string) error                                    { return errUnsupported }
 func (p *process) interrupt() error                                            { return errUnsupported }
+
+// inheritNothing has nothing to do: programs inherit only what they are given.
+func inheritNothing() {}
 
 // terminal is never opened here.
 type terminal struct{ name string }

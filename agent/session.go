@@ -24,6 +24,10 @@ type session struct {
 	termName string
 	started  bool
 	proc     *process // nil without a program, and for sftp
+
+	privateDir string        // empty until private was called
+	agent      *agentForward // nil without agent forwarding
+	display    *display      // nil without X11 forwarding
 }
 
 // serveSession serves an accepted channel until the guest has closed it and all that ran on it has ended.
@@ -49,6 +53,7 @@ func (s *session) close() {
 	}
 	s.closeAgentForward()
 	s.closeX11()
+	s.removePrivate()
 }
 
 // goSafely runs f beside the request loop. A panic in it ends the session alone.
@@ -94,11 +99,13 @@ func (s *session) answer(r *ssh.Request) (run func(), err error) {
 	case "signal":
 		return nil, s.signal(r.Payload)
 	case "break":
-		return nil, s.interrupt()
+		return nil, s.interrupt(r.Payload)
 	case "auth-agent-req@openssh.com", "agent-req":
-		return nil, s.forwardAgent()
+		return nil, s.forwardAgent(r.Type, r.Payload)
 	case "x11-req":
 		return nil, s.forwardX11(r.Payload)
+	case "eow@openssh.com":
+		return nil, s.stopOutput(r.Payload)
 	}
 	return nil, errors.New("not supported")
 }
@@ -110,12 +117,8 @@ func (g *guest) allowRequest(requestType string, payload []byte) error {
 
 // allocate makes the terminal of a pty-req, RFC 4254 §6.2.
 func (s *session) allocate(payload []byte) error {
-	var req struct {
-		Term                         string
-		Columns, Rows, Width, Height uint32
-		Modes                        []byte
-	}
-	if err := ssh.Unmarshal(payload, &req); err != nil {
+	req, err := parseTerminalRequest(payload)
+	if err != nil {
 		return err
 	}
 	if s.term != nil || s.started {
@@ -132,20 +135,20 @@ func (s *session) allocate(payload []byte) error {
 
 // setenv notes a variable for the program, RFC 4254 §6.4.
 func (s *session) setenv(payload []byte) error {
-	var req struct{ Name, Value string }
-	if err := ssh.Unmarshal(payload, &req); err != nil {
+	name, value, err := parseEnv(payload)
+	if err != nil {
 		return err
 	}
-	if s.started || !s.env.set(req.Name, req.Value) {
-		return fmt.Errorf("variable %.64q is not accepted", req.Name)
+	if s.started || !s.env.set(name, value) {
+		return fmt.Errorf("variable %.64q is not accepted", name)
 	}
 	return nil
 }
 
 // resize applies a window-change, RFC 4254 §6.7. The kernel gathers what comes faster than programs look.
 func (s *session) resize(payload []byte) error {
-	var size winsize
-	if err := ssh.Unmarshal(payload, &size); err != nil {
+	size, err := parseWindowChange(payload)
+	if err != nil {
 		return err
 	}
 	if s.term == nil {
@@ -156,8 +159,8 @@ func (s *session) resize(payload []byte) error {
 
 // signal delivers a signal, RFC 4254 §6.9. A forced command is not the guest's to signal; sshd refuses that too.
 func (s *session) signal(payload []byte) error {
-	var req struct{ Name string }
-	if err := ssh.Unmarshal(payload, &req); err != nil {
+	name, err := parseText(payload)
+	if err != nil {
 		return err
 	}
 	if _, forced := auth.ForcedCommand(s.guest.permissions()); forced {
@@ -166,11 +169,14 @@ func (s *session) signal(payload []byte) error {
 	if s.proc == nil {
 		return errors.New("no program runs")
 	}
-	return s.proc.signal(req.Name)
+	return s.proc.signal(name)
 }
 
 // interrupt handles a break, RFC 4335. Its length means nothing to a PTY.
-func (s *session) interrupt() error {
+func (s *session) interrupt(payload []byte) error {
+	if _, err := parseBreak(payload); err != nil {
+		return err
+	}
 	if s.proc == nil {
 		return errors.New("no program runs")
 	}

@@ -58,26 +58,30 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 // plan reads a request, and puts the forced command in its place if there is one.
 func (s *session) plan(requestType string, payload []byte) (plan, error) {
 	p := plan{kind: KindShell}
-	var req struct{ Text string }
-	if requestType != "shell" {
-		if err := ssh.Unmarshal(payload, &req); err != nil {
-			return plan{}, err
-		}
-		p = plan{kind: KindExec, command: req.Text}
+	var text string
+	var err error
+	if requestType == "shell" {
+		err = parseNothing(payload)
+	} else {
+		text, err = parseText(payload)
+		p = plan{kind: KindExec, command: text}
+	}
+	if err != nil {
+		return plan{}, err
 	}
 	forced, isForced := auth.ForcedCommand(s.guest.permissions())
 	switch {
 	case isForced && forced == internalSFTP:
 		return plan{kind: KindSFTP}, nil
 	case isForced:
-		return plan{kind: KindExec, command: forced, original: req.Text}, nil
-	case requestType == "subsystem" && req.Text == "sftp":
+		return plan{kind: KindExec, command: forced, original: text}, nil
+	case requestType == "subsystem" && text == "sftp":
 		return plan{kind: KindSFTP}, nil
 	case requestType == "subsystem":
-		return plan{}, fmt.Errorf("subsystem %.64q is not supported", req.Text)
+		return plan{}, fmt.Errorf("subsystem %.64q is not supported", text)
 	case p.kind == KindShell && s.term == nil:
 		// It runs whatever comes on stdin: a permission for terminals alone is not enough.
-		return p, s.guest.allowRequest("exec", ssh.Marshal(req))
+		return p, s.guest.allowRequest("exec", ssh.Marshal(struct{ Command string }{}))
 	}
 	return p, nil
 }
@@ -253,6 +257,19 @@ func (s *session) stopInput(p *process) {
 	if s.term == nil && s.guest.isOpenSSH() {
 		s.ch.SendRequest("eow@openssh.com", false, nil)
 	}
+}
+
+// stopOutput is for a guest that takes no more output (PROTOCOL, eow@openssh.com), as ssh does when its standard output is closed:
+// a program that writes on is told by SIGPIPE. Its standard error and its end are still shown.
+func (s *session) stopOutput(payload []byte) error {
+	if err := parseNothing(payload); err != nil {
+		return err
+	}
+	if s.proc == nil {
+		return errors.New("no program runs")
+	}
+	s.proc.closeOutput()
+	return nil
 }
 
 // runSFTP serves sftp on the channel.
