@@ -93,6 +93,9 @@ func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error)
 	if reg.hostKey, err = parseHostKey(h.HostKey); err != nil {
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: "the agent sent no usable host key: " + err.Error()}
 	}
+	if reg.keys, err = grantKeys(reg.grant); err != nil {
+		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: err.Error()}
+	}
 	reg.agentKey = h.AgentKey
 	reg.ca = settings.CA
 	reg.endToEndOnly = h.EndToEndOnly

@@ -20,10 +20,27 @@ const certificateTTL = 5 * time.Minute
 
 // dialHost opens the SSH connection that a guest's is joined to. Its errors are
 // made for the guest.
-func (s *Server) dialHost(g *guest) (splice.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, g.settings.Limits.HostTimeout)
+func (s *Server) dialHost(ctx context.Context, g *guest) (splice.Conn, error) {
+	if g.task == "" {
+		return splice.Conn{}, g.noTask()
+	}
+	start := time.Now()
+	c, err := s.connectHost(ctx, g)
+	if err != nil {
+		g.note("no way to the host", "error", err)
+		return splice.Conn{}, err
+	}
+	s.metrics.dial.Observe(time.Since(start).Seconds())
+	return c, nil
+}
+
+func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.settings.Limits.HostTimeout)
 	defer cancel()
 	stream, reg, err := s.dialTask(ctx, g.task, func(reg registration) (tunnel.StreamHeader, error) {
+		if reg.endToEndOnly {
+			return tunnel.StreamHeader{}, g.endToEndOnly()
+		}
 		if err := g.reauthorize(ctx, reg); err != nil {
 			return tunnel.StreamHeader{}, err
 		}
@@ -32,42 +49,49 @@ func (s *Server) dialHost(g *guest) (splice.Conn, error) {
 	if err != nil {
 		return splice.Conn{}, err
 	}
-	deadline, _ := ctx.Deadline()
-	stream.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, s.version))
+	if err == nil && !stop() {
+		err = ctx.Err()
+		go ssh.DiscardRequests(reqs)
+		go refuseChannels(chans)
+	}
 	if err != nil {
 		stream.Close()
-		g.log.Warn("host refused a guest", "error", err)
 		return splice.Conn{}, fmt.Errorf("the host of task %s did not let the gateway in: %w", g.task, err)
 	}
-	stream.SetDeadline(time.Time{})
 	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream}, nil
+}
+
+// endToEndOnly says how to reach a host that takes no guests who signed in here.
+func (g *guest) endToEndOnly() error {
+	return fmt.Errorf("task %[1]s takes end-to-end connections only: ssh -J %[1]s@%[2]s %[1]s", g.task, g.settings.jumpHost())
 }
 
 // reauthorize judges the guest again when another host has registered since it
 // signed in: one with a grant of its own, that need not name the guest.
 func (g *guest) reauthorize(ctx context.Context, reg registration) error {
-	if reg.grant == g.grant {
+	if reg.grant == g.entry.Load().grant {
 		return nil
 	}
 	perms, err := g.settings.Guests.Authorize(ctx, g.identity, auth.Task{ID: g.task, Grant: reg.grant})
 	if err != nil || perms == nil {
-		g.log.Info("the host that came back does not let the guest in", "error", err)
+		g.note("the host that came back does not let the guest in", "error", err)
 		return fmt.Errorf("another host has taken over task %s, and does not let you in", g.task)
 	}
-	g.perms, g.grant = perms, reg.grant
+	g.entry.Store(&entry{grant: reg.grant, perms: perms})
 	return nil
 }
 
 // header says to the agent who comes: by a certificate of the CA that was named
 // when that agent registered, whatever was reloaded since.
 func (g *guest) header(reg registration) (tunnel.StreamHeader, error) {
-	cert, err := auth.IssueGuestCertificate(reg.ca, g.identity, g.task, g.perms, time.Now(), certificateTTL)
+	cert, err := auth.IssueGuestCertificate(reg.ca, g.identity, g.task, g.perms(), time.Now(), certificateTTL)
 	if err != nil {
 		g.log.Error("cannot vouch for a guest", "error", err)
 		return tunnel.StreamHeader{}, fmt.Errorf("this gateway could not vouch for you (conn %s): tell its operator", g.id)
 	}
-	return tunnel.StreamHeader{Mode: tunnel.ModeSpliced, Remote: g.raw.remote.String(), Certificate: cert.Marshal()}, nil
+	return tunnel.StreamHeader{Mode: tunnel.ModeSpliced, Remote: remoteOf(g.raw), Certificate: cert.Marshal()}, nil
 }
 
 // hostClientConfig is how the gateway signs in to an agent: the method "none",
@@ -100,9 +124,6 @@ func (s *Server) dialTask(ctx context.Context, task auth.TaskID, header func(reg
 		if err != nil {
 			return nil, reg, err
 		}
-		if reg.endToEndOnly && h.Mode == tunnel.ModeSpliced {
-			return nil, reg, fmt.Errorf("task %s takes end-to-end connections only, and this version of the gateway does not pass them on", task)
-		}
 		c, err := t.Dial(ctx, h)
 		switch {
 		case errors.Is(err, tunnel.ErrClosed):
@@ -117,6 +138,13 @@ func (s *Server) dialTask(ctx context.Context, task auth.TaskID, header func(reg
 	}
 }
 
+// noHostError says that a task is not registered.
+type noHostError struct{ task auth.TaskID }
+
+func (e noHostError) Error() string {
+	return fmt.Sprintf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", e.task)
+}
+
 // awaitTunnel returns the tunnel to a task's host, waiting until ctx ends for
 // one that was lost to come back.
 func (s *Server) awaitTunnel(ctx context.Context, task auth.TaskID) (*tunnel.Tunnel, registration, error) {
@@ -126,7 +154,7 @@ func (s *Server) awaitTunnel(ctx context.Context, task auth.TaskID) (*tunnel.Tun
 		case t != nil:
 			return t, reg, nil
 		case arrived == nil: // never there, or forgotten while we waited
-			return nil, reg, fmt.Errorf("task %s has no host now: its job has ended, or has not started stagedoor-agent yet", task)
+			return nil, reg, noHostError{task}
 		}
 		select {
 		case <-arrived:

@@ -74,6 +74,7 @@ type Server struct {
 	listeners  map[net.Listener]struct{}
 	pending    map[net.Conn]struct{} // not signed in yet
 	hosts      map[string]*host      // by task
+	keys       keyIndex              // of their grants
 	guests     map[*guest]struct{}
 	identities map[string]int // open channels
 	idle       *sync.Cond     // signalled when a guest leaves
@@ -97,6 +98,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		listeners:  make(map[net.Listener]struct{}),
 		pending:    make(map[net.Conn]struct{}),
 		hosts:      make(map[string]*host),
+		keys:       make(keyIndex),
 		guests:     make(map[*guest]struct{}),
 		identities: make(map[string]int),
 	}

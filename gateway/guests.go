@@ -19,15 +19,23 @@ type guest struct {
 	id       string
 	raw      *conn
 	conn     *ssh.ServerConn
-	task     auth.TaskID
+	user     string      // the name that it signed in by
+	task     auth.TaskID // empty: it may only jump
 	identity auth.Identity
-	grant    *auth.Grant      // by which perms were given
-	perms    *ssh.Permissions // may be narrowed until the host is reached
+	entry    atomic.Pointer[entry] // may change until the host is reached
 	settings *Settings
 	log      *slog.Logger
 	channels int // open ones; guarded by Server.mu
 	refusals atomic.Int64
 }
+
+// entry is what a guest may do in its task, and by which grant.
+type entry struct {
+	grant *auth.Grant
+	perms *ssh.Permissions
+}
+
+func (g *guest) perms() *ssh.Permissions { return g.entry.Load().perms }
 
 // serveGuest signs a guest in on a connection of its own.
 func (s *Server) serveGuest(nc net.Conn) {
@@ -59,13 +67,29 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	s.metrics.handshake.Observe(time.Since(start).Seconds())
 	s.metrics.signIns.WithLabelValues("ok").Inc()
 
-	in := sc.Permissions.ExtraData[signedInKey{}].(signedIn)
-	g := &guest{id: c.id, raw: c, conn: sc, task: in.task, identity: in.identity, grant: in.grant, perms: sc.Permissions, settings: settings}
-	g.log = s.log.With("task", string(g.task), "identity", g.identity.Name, "conn", g.id, "remote", c.remote.String())
+	g := newGuest(c, sc, settings)
+	g.log = s.log.With(g.labels()...)
 	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc})
 }
 
-// welcome takes a guest to its host and returns when it has left.
+func newGuest(c *conn, sc *ssh.ServerConn, settings *Settings) *guest {
+	in := sc.Permissions.ExtraData[signedInKey{}].(signedIn)
+	g := &guest{id: c.id, raw: c, conn: sc, user: in.user, task: in.task, identity: in.identity, settings: settings}
+	g.entry.Store(&entry{grant: in.grant, perms: sc.Permissions})
+	return g
+}
+
+// labels are what each line of the log says about the guest.
+func (g *guest) labels() []any {
+	connection := []any{"conn", g.id, "remote", g.raw.remote.String()}
+	if g.task == "" {
+		return append([]any{"user", fmt.Sprintf("%.64s", g.user), "key", g.identity.Name}, connection...)
+	}
+	return append([]any{"task", string(g.task), "identity", g.identity.Name}, connection...)
+}
+
+// welcome serves a guest, and returns when it has left. Its host is dialled when
+// the first thing arrives that needs one, which jumps do not.
 func (s *Server) welcome(g *guest, in splice.Conn) {
 	if !s.addGuest(g) {
 		g.raw.Close()
@@ -76,14 +100,7 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 	start := time.Now()
 	stop := s.watch(g)
 	defer stop()
-	host, err := s.dialHost(g)
-	if err != nil {
-		g.log.Info("no way to the host", "error", err)
-		explain(in, err.Error())
-		return
-	}
-	s.metrics.dial.Observe(time.Since(start).Seconds())
-	splice.Join(in, host, s.hooks(g))
+	splice.JoinLater(in, func(ctx context.Context) (splice.Conn, error) { return s.dialHost(ctx, g) }, s.hooks(g))
 	g.log.Info("guest left", "after", time.Since(start).Round(time.Millisecond))
 }
 

@@ -16,11 +16,15 @@ import (
 func (s *Server) hooks(g *guest) *splice.Hooks {
 	return &splice.Hooks{
 		Budget: s.budget,
+		Divert: func(typ string, extra []byte) (splice.ServeFunc, error) { return s.divert(g, typ, extra) },
+		Unreachable: func(ctx context.Context, nc ssh.NewChannel, err error) {
+			s.explain(ctx, g, nc, err.Error())
+		},
 		Channel: func(from splice.Side, typ string, extra []byte) (*splice.ChannelHooks, error) {
 			return s.openChannel(g, from, typ, extra)
 		},
 		Global: func(from splice.Side, r *ssh.Request) (bool, error) {
-			return false, auth.AllowGlobal(g.perms, side(from), r.Type, r.Payload)
+			return false, auth.AllowGlobal(g.perms(), side(from), r.Type, r.Payload)
 		},
 		Panic: func(v any, stack []byte) { s.panicked("channel", v, stack) },
 		Log:   g.log,
@@ -32,11 +36,16 @@ func (s *Server) hooks(g *guest) *splice.Hooks {
 const maxRefusalsLogged = 10
 
 func (g *guest) refused(what, typ string, from splice.Side, err error) {
+	g.note(what, "type", fmt.Sprintf("%.64s", typ), "from", from.String(), "error", err)
+}
+
+// note logs what the guest may bring about as often as it likes.
+func (g *guest) note(what string, args ...any) {
 	level := slog.LevelInfo
 	if g.refusals.Add(1) > maxRefusalsLogged {
 		level = slog.LevelDebug
 	}
-	g.log.Log(context.Background(), level, what, "type", fmt.Sprintf("%.64s", typ), "from", from.String(), "error", err)
+	g.log.Log(context.Background(), level, what, args...)
 }
 
 // owner is what limits of an identity count by: the key, because a name is
@@ -45,7 +54,7 @@ func (g *guest) owner() string {
 	if g.identity.Key == nil {
 		return g.identity.Method + " " + g.identity.Name
 	}
-	return string(g.identity.Key.Marshal())
+	return string(plainKey(g.identity.Key).Marshal())
 }
 
 func side(from splice.Side) auth.Side {
@@ -57,7 +66,7 @@ func side(from splice.Side) auth.Side {
 
 // openChannel says whether a channel may be opened, and watches it if so.
 func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byte) (*splice.ChannelHooks, error) {
-	if err := auth.AllowChannel(g.perms, side(from), typ, extra); err != nil {
+	if err := auth.AllowChannel(g.perms(), side(from), typ, extra); err != nil {
 		g.refused("refused a channel", typ, from, err)
 		return nil, err
 	}
@@ -70,7 +79,7 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 	fromGuest, fromHost := s.metrics.bytes.WithLabelValues("guest"), s.metrics.bytes.WithLabelValues("host")
 	return &splice.ChannelHooks{
 		Request: func(from splice.Side, requestType string, payload []byte) error {
-			err := auth.AllowRequest(g.perms, side(from), typ, requestType, payload)
+			err := auth.AllowRequest(g.perms(), side(from), typ, requestType, payload)
 			if err != nil {
 				g.refused("refused a request", requestType, from, err)
 			}

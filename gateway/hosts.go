@@ -38,6 +38,7 @@ type host struct {
 type registration struct {
 	task         auth.TaskID
 	grant        *auth.Grant
+	keys         []string // that the grant names, as in keyIndex
 	agentKey     ed25519.PublicKey
 	generation   time.Time // the token's iat: of two agents for a task the newer wins
 	deadline     time.Time // zero: none
@@ -175,6 +176,7 @@ func (s *Server) publish(reg registration, t *tunnel.Tunnel, claim registry.Clai
 	if isClosed(claim.Lost()) {
 		return // a newer one overtook it on the way here
 	}
+	s.keys.replace(reg.task, h.keys, reg.keys)
 	h.registration = reg
 	if h.current == nil {
 		close(h.arrived)
@@ -221,6 +223,7 @@ func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 // called with s.mu held.
 func (s *Server) remove(task string, h *host) {
 	delete(s.hosts, task)
+	s.keys.replace(h.task, h.keys, nil)
 	if h.current == nil {
 		close(h.arrived)
 	}
@@ -251,14 +254,14 @@ func (s *Server) lost(task string, t *tunnel.Tunnel) {
 	}
 }
 
-// grantOf is the grant of a task's host, nil when there is none.
-func (s *Server) grantOf(task string) *auth.Grant {
+// grantOf is the grant of a task's host, and whether it has one.
+func (s *Server) grantOf(task auth.TaskID) (grant *auth.Grant, registered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.hosts[task]; h != nil {
-		return h.grant
+	if h := s.hosts[string(task)]; h != nil {
+		return h.grant, true
 	}
-	return nil
+	return nil, false
 }
 
 // tunnelOf is the tunnel that new guests of a task use and what was registered

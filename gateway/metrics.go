@@ -14,6 +14,8 @@ type metrics struct {
 	refused       *prometheus.CounterVec
 	channels      *prometheus.CounterVec
 	bytes         *prometheus.CounterVec
+	jumps         *prometheus.CounterVec
+	jumpBytes     *prometheus.CounterVec
 	panics        prometheus.Counter
 	handshake     prometheus.Histogram
 	dial          prometheus.Histogram
@@ -47,8 +49,10 @@ func newMetrics(s *Server) *metrics {
 		refused:       counter("connections_refused_total", "Connections turned away before they could sign in.", "reason"),
 		channels:      counter("channels_total", "SSH channels spliced, by type and by the side that opened them.", "type", "from"),
 		bytes:         counter("channel_bytes_total", "Bytes of channel data spliced, by the side that sent them.", "from"),
+		jumps:         counter("jumps_total", "End-to-end connections that guests asked for, by result.", "result"),
+		jumpBytes:     counter("jump_bytes_total", "Bytes passed on end to end, by the side that sent them.", "from"),
 		handshake:     histogram("guest_handshake_seconds", "From a guest's connection to its signing in."),
-		dial:          histogram("host_dial_seconds", "From a guest's signing in to its host's answer."),
+		dial:          histogram("host_dial_seconds", "From a guest's first need of its host to the host's answer."),
 	}
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "stagedoor", Name: "panics_total", Help: "Panics that were caught. Each is a defect.",

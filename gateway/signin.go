@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -12,9 +13,13 @@ import (
 	"github.com/stagedoor/stagedoor/auth"
 )
 
-// signIn decides about one guest's connection. All that it knows of the guest
-// it puts into the Permissions of the key that was offered: only those of the
-// key whose possession was proved come out of the handshake (CVE-2024-45337).
+// signIn decides about one guest's connection. What a key opens is judged once
+// its possession was proved, and goes into the Permissions that come out of the
+// handshake: whatever was only offered leaves no trace (CVE-2024-45337).
+//
+// A key that is merely offered is told to be good when anybody names it, be it for
+// another task than the user name says: so whoever holds only the public half
+// learns nothing about tasks.
 type signIn struct {
 	s        *Server
 	ctx      context.Context
@@ -29,7 +34,8 @@ type signIn struct {
 // signedIn is what the handshake says of a guest, kept in
 // [ssh.Permissions.ExtraData] under its own type as the key.
 type signedIn struct {
-	task     auth.TaskID
+	user     string      // the name as it was given
+	task     auth.TaskID // empty: the name is no task, and the guest may only jump
 	identity auth.Identity
 	grant    *auth.Grant // that was judged by
 }
@@ -52,52 +58,116 @@ func (a *signIn) config() *ssh.ServerConfig {
 	return c
 }
 
-// publicKey answers whether a key would be let in. A task that does not exist is
-// judged like one that does: the same authorizer, the same refusal.
+// publicKey answers whether anybody names a key that is offered.
 func (a *signIn) publicKey(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	a.user = meta.User()
-	perms, err := a.authorize(a.user, key)
-	if err != nil {
-		a.offered = append(a.offered, ssh.FingerprintSHA256(key))
+	if err := a.offer(key); err != nil {
+		a.refuse(key)
 		return nil, err
 	}
-	return perms, nil
+	return &ssh.Permissions{}, nil
 }
 
-func (a *signIn) authorize(user string, key ssh.PublicKey) (*ssh.Permissions, error) {
+func (a *signIn) refuse(key ssh.PublicKey) {
+	if print := ssh.FingerprintSHA256(key); !slices.Contains(a.offered, print) {
+		a.offered = append(a.offered, print)
+	}
+}
+
+func (a *signIn) offer(key ssh.PublicKey) error {
 	if err := auth.CheckKey(key); err != nil {
-		return nil, err
+		return err
 	}
+	named := a.s.named(key)
 	id := auth.Identity{Method: "publickey", Key: key, Remote: a.conn.remote}
-	task, err := auth.ParseTaskID(user)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", auth.ErrDenied, err)
+	err := a.byOperator(id) // also when named, so that it takes the same time
+	if named {
+		return nil
 	}
-	grant := a.s.grantOf(string(task))
-	granted, err := a.settings.Guests.Authorize(a.ctx, id, auth.Task{ID: task, Grant: grant})
+	return err
+}
+
+// maxPrincipals bounds for how many of the tasks that a certificate names the
+// operator's sources are asked.
+const maxPrincipals = 16
+
+// byOperator asks those who let guests into tasks that have no grant, or none yet.
+func (a *signIn) byOperator(id auth.Identity) error {
+	task, _ := a.settings.taskNamed(a.user)
+	tasks := []auth.TaskID{task}
+	if cert, ok := id.Key.(*ssh.Certificate); ok {
+		for _, name := range cert.ValidPrincipals[:min(len(cert.ValidPrincipals), maxPrincipals)] {
+			if task, err := auth.ParseTaskID(name); err == nil {
+				tasks = append(tasks, task)
+			}
+		}
+	}
+	err := error(auth.ErrDenied)
+	for _, task := range tasks {
+		if _, err = a.authorize(id, auth.Task{ID: task}); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// authorize asks the authorizer and returns permissions of our own: it may hand
+// out the same object twice.
+func (a *signIn) authorize(id auth.Identity, task auth.Task) (*ssh.Permissions, error) {
+	granted, err := a.settings.Guests.Authorize(a.ctx, id, task)
 	if err != nil {
 		return nil, err
 	}
 	if granted == nil {
 		return nil, auth.ErrDenied
 	}
-	perms := *granted // the authorizer may hand out the same object twice
-	id.Name = auth.IdentityName(granted)
-	perms.ExtraData = map[any]any{signedInKey{}: signedIn{task: task, identity: id, grant: grant}}
+	perms := *granted
 	return &perms, nil
 }
 
-// verifiedPublicKey makes sure that the key which was proved is the key that
-// was judged, for the user name that is now in force.
-func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, perms *ssh.Permissions, _ string) (*ssh.Permissions, error) {
-	in, ok := perms.ExtraData[signedInKey{}].(signedIn)
-	if !ok || string(in.identity.Key.Marshal()) != string(key.Marshal()) {
-		return nil, errors.New("the proved key is not the one that was judged")
+// verifiedPublicKey judges a key whose possession was proved, for the user name
+// that is now in force. A refusal gives the client's next key its turn.
+func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
+	a.user = meta.User()
+	in := signedIn{user: a.user, identity: auth.Identity{Method: "publickey", Key: key, Remote: a.conn.remote}}
+	perms, err := a.judge(&in)
+	if err != nil {
+		a.refuse(key)
+		return nil, err
 	}
-	if task, err := auth.ParseTaskID(meta.User()); err != nil || task != in.task {
-		return nil, errors.New("the user name changed while signing in")
-	}
+	perms.ExtraData = map[any]any{signedInKey{}: in}
 	return perms, nil
+}
+
+// judge decides about a guest and completes what is known of it. The name of a
+// registered task is judged for it, and so is any other for which the operator's
+// sources speak; under all other names guests may jump and no more.
+func (a *signIn) judge(in *signedIn) (*ssh.Permissions, error) {
+	if task, ok := a.settings.taskNamed(in.user); ok {
+		grant, registered := a.s.grantOf(task)
+		perms, err := a.authorize(in.identity, auth.Task{ID: task, Grant: grant})
+		switch {
+		case err == nil:
+			in.task, in.grant = task, grant
+			in.identity.Name = auth.IdentityName(perms)
+			return perms, nil
+		case registered:
+			return nil, err
+		}
+	}
+	if err := a.offer(in.identity.Key); err != nil {
+		return nil, err
+	}
+	in.identity.Name = ssh.FingerprintSHA256(plainKey(in.identity.Key))
+	return &ssh.Permissions{}, nil
+}
+
+// plainKey is the key that a certificate is about, or the key itself.
+func plainKey(key ssh.PublicKey) ssh.PublicKey {
+	if cert, ok := key.(*ssh.Certificate); ok {
+		return cert.Key
+	}
+	return key
 }
 
 // explain tells a guest why none of its keys was good. It is a

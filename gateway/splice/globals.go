@@ -103,6 +103,9 @@ func (l *leg) asked(r *ssh.Request) bool {
 }
 
 func (l *leg) passGlobal(r *ssh.Request) {
+	if !l.reachFor(r) {
+		return
+	}
 	l.waitSessions()
 	if r.WantReply {
 		defer l.globals.awaitReply()()

@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"context"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -41,6 +42,10 @@ type join struct {
 	log    *slog.Logger
 	limits limits
 	legs   [2]*leg // by Side
+	reach  reach   // the way to the host
+
+	serving     context.Context // see ServeFunc
+	stopServing context.CancelFunc
 
 	tickets    tickets
 	channels   group // open channels
@@ -63,10 +68,20 @@ type leg struct {
 }
 
 func joinWith(guest, host Conn, h *Hooks, l limits) {
-	newJoin(guest, host, h, l).run()
+	j := newJoin(guest, h, l)
+	j.reach.attempt = &attempt{done: make(chan struct{})}
+	close(j.reach.attempt.done)
+	j.attach(host)
+	j.run()
 }
 
-func newJoin(guest, host Conn, h *Hooks, l limits) *join {
+func joinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks, l limits) {
+	j := newJoin(guest, h, l)
+	j.reach.dial = dial
+	j.run()
+}
+
+func newJoin(guest Conn, h *Hooks, l limits) *join {
 	j := &join{limits: l, abandoned: make(chan struct{}), ended: make(chan struct{})}
 	if h != nil {
 		j.hooks = *h
@@ -75,7 +90,9 @@ func newJoin(guest, host Conn, h *Hooks, l limits) *join {
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}
-	j.legs[Guest], j.legs[Host] = newLeg(j, Guest, guest), newLeg(j, Host, host)
+	j.legs[Guest], j.legs[Host] = newLeg(j, Guest, guest), newLeg(j, Host, Conn{})
+	j.serving, j.stopServing = context.WithCancel(context.Background())
+	j.reach.ctx, j.reach.cancel = context.WithCancel(context.Background())
 	return j
 }
 
@@ -88,16 +105,23 @@ func newLeg(j *join, side Side, c Conn) *leg {
 
 func (l *leg) other() *leg { return l.j.legs[l.side.other()] }
 
+// listen reads what the leg's peer sends.
+func (l *leg) listen() {
+	l.j.goroutines.Go(l.receiveChannels)
+	l.j.goroutines.Go(l.receiveGlobals)
+	l.j.goroutines.Go(l.passGlobals)
+}
+
 func (j *join) run() {
-	for _, l := range j.legs {
-		j.goroutines.Go(l.receiveChannels)
-		j.goroutines.Go(l.receiveGlobals)
-		j.goroutines.Go(l.passGlobals)
-	}
+	defer j.stopServing()
+	j.legs[Guest].listen()
 	<-j.ended
+	j.reach.cancel()
 	j.channels.wait(j.lingering())
-	for _, l := range j.legs {
-		j.goroutines.Go(l.close)
+	j.stopServing()
+	j.goroutines.Go(j.legs[Guest].close)
+	if j.reach.close() {
+		j.goroutines.Go(j.legs[Host].close)
 	}
 	if j.goroutines.wait(j.limits.end) {
 		return

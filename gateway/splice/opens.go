@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -97,15 +98,9 @@ func (o *openings) remove(answered chan struct{}) {
 // waitSessions returns when the sessions that the peer opened before now were
 // answered, or after a time in which every sane host would have.
 func (l *leg) waitSessions() {
-	ask := make(chan struct{})
 	timer := time.NewTimer(l.j.limits.order)
 	defer timer.Stop()
-	select {
-	case l.opening.asks <- ask:
-		<-ask
-	case <-l.j.ended:
-		return
-	}
+	l.catchUp()
 	for _, answered := range l.opening.snapshot() {
 		select {
 		case <-answered:
@@ -114,6 +109,16 @@ func (l *leg) waitSessions() {
 		case <-l.j.ended:
 			return
 		}
+	}
+}
+
+// catchUp returns when what the peer opened before now was started.
+func (l *leg) catchUp() {
+	ask := make(chan struct{})
+	select {
+	case l.opening.asks <- ask:
+		<-ask
+	case <-l.j.ended:
 	}
 }
 
@@ -139,7 +144,11 @@ type opening struct {
 
 // run ends with a channel that lives on by itself, or with none.
 func (o *opening) run() {
-	c, err := o.dial()
+	c, serve, err := o.route()
+	if serve != nil {
+		o.serve(serve)
+		return
+	}
 	o.l.opening.remove(o.answered)
 	if err == nil {
 		c.accept(o.nc)
@@ -150,14 +159,63 @@ func (o *opening) run() {
 	o.l.j.closed(o.hooks)
 }
 
-// dial asks the hooks, and then the other side, for the channel.
-func (o *opening) dial() (c *channel, err error) {
+// route finds where the channel leads: to the other side, to what serves it
+// instead, or nowhere.
+func (o *opening) route() (c *channel, serve ServeFunc, err error) {
 	j := o.l.j
 	defer j.rescue(func() {
-		c, err = nil, &ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "internal error"}
+		c, serve, err = nil, nil, &ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "internal error"}
 	})
-	if err := o.admit(); err != nil {
-		return nil, err
+	if err := o.mayStart(); err != nil {
+		return nil, nil, err
+	}
+	if o.l.side == Guest {
+		serve, err = o.divert()
+		if serve != nil || err != nil {
+			return nil, serve, err
+		}
+	}
+	c, err = o.dial()
+	return c, nil, err
+}
+
+func (o *opening) mayStart() error {
+	j := o.l.j
+	if j.isEnding() {
+		return errEnding
+	}
+	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full() {
+		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "gateway is out of resources, try again later"}
+	}
+	return nil
+}
+
+// divert returns what serves the guest's channel instead of the host. If there is
+// none, the host has been reached.
+func (o *opening) divert() (ServeFunc, error) {
+	j := o.l.j
+	if hook := j.hooks.Divert; hook != nil {
+		serve, err := hook(o.nc.ChannelType(), o.nc.ExtraData())
+		if serve != nil || err != nil {
+			return serve, err
+		}
+	}
+	err := j.reachHost()
+	if hook := j.hooks.Unreachable; err != nil && err != errEnding && hook != nil {
+		return func(ctx context.Context, nc ssh.NewChannel) { hook(ctx, nc, err) }, nil
+	}
+	return nil, err
+}
+
+// dial asks the hooks, and then the other side, for the channel.
+func (o *opening) dial() (*channel, error) {
+	j := o.l.j
+	if hook := j.hooks.Channel; hook != nil {
+		hooks, err := hook(o.l.side, o.nc.ChannelType(), o.nc.ExtraData())
+		if err != nil {
+			return nil, err
+		}
+		o.hooks = j.opened(hooks)
 	}
 	if o.l.side == Host {
 		o.l.other().waitReply() // it may be the port that this channel comes from
@@ -169,31 +227,13 @@ func (o *opening) dial() (c *channel, err error) {
 	return newChannel(o, dst, reqs), nil
 }
 
-func (o *opening) admit() error {
-	j := o.l.j
-	if j.isEnding() {
-		return &ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "connection is closing"}
-	}
-	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full() {
-		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "gateway is out of resources, try again later"}
-	}
-	if j.hooks.Channel == nil {
-		return nil
-	}
-	hooks, err := j.hooks.Channel(o.l.side, o.nc.ChannelType(), o.nc.ExtraData())
-	if err == nil {
-		o.hooks = j.opened(hooks)
-	}
-	return err
-}
-
 // connectError keeps what the other side said and hides everything else, which
 // is about its connection.
 func connectError(err error) error {
 	if _, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
 		return err
 	}
-	return &ssh.OpenChannelError{Reason: ssh.ConnectionFailed, Message: "connection is closing"}
+	return errEnding
 }
 
 // refusal turns an error into what the channel's opener is told.

@@ -21,8 +21,14 @@ type pump struct {
 	// it passes on what it has read. It is taken when somebody else reads on.
 	since atomic.Int64
 
-	large *[largeBuffer]byte // while much comes at a time
-	small [smallBuffer]byte  // while little does: most channels are idle, or echo keys
+	buffer buffer
+}
+
+// A buffer grows while much comes at a time, and shrinks while little does: most
+// channels are idle, or echo keys.
+type buffer struct {
+	large *[largeBuffer]byte
+	small [smallBuffer]byte
 }
 
 const (
@@ -46,21 +52,21 @@ func (p *pump) init(f *flow, isStderr bool, src io.Reader, dst io.Writer) {
 // run passes everything on until EOF. What cannot be written any more is read
 // and dropped, so that the sender gets its window back and can come to an end.
 func (p *pump) run() {
-	defer p.release()
+	defer p.buffer.release()
 	open := true
 	for {
 		// An error that comes with bytes is about the window adjustment that
 		// x/crypto could not send; what was received before is still there.
-		n, _ := p.src.Read(p.buffer())
+		n, _ := p.src.Read(p.buffer.get())
 		p.since.Store(clock())
 		if n == 0 {
 			break
 		}
-		open = open && p.pass(p.buffer()[:n])
+		open = open && p.pass(p.buffer.get()[:n])
 		if !p.backToReading() {
 			return
 		}
-		p.fit(n)
+		p.buffer.fit(n)
 	}
 	// What was sent ahead of EOF goes ahead of it: requests, and what order
 	// waits for.
@@ -111,27 +117,27 @@ func (p *pump) discard() {
 	}
 }
 
-func (p *pump) buffer() []byte {
-	if p.large != nil {
-		return p.large[:]
+func (b *buffer) get() []byte {
+	if b.large != nil {
+		return b.large[:]
 	}
-	return p.small[:]
+	return b.small[:]
 }
 
 // fit chooses the next read's buffer by the size of the last.
-func (p *pump) fit(n int) {
+func (b *buffer) fit(n int) {
 	switch {
-	case p.large == nil && n == smallBuffer:
-		p.large = largeBuffers.Get().(*[largeBuffer]byte)
-	case p.large != nil && n <= smallBuffer:
-		p.release()
+	case b.large == nil && n == smallBuffer:
+		b.large = largeBuffers.Get().(*[largeBuffer]byte)
+	case b.large != nil && n <= smallBuffer:
+		b.release()
 	}
 }
 
-func (p *pump) release() {
-	if p.large != nil {
-		largeBuffers.Put(p.large)
-		p.large = nil
+func (b *buffer) release() {
+	if b.large != nil {
+		largeBuffers.Put(b.large)
+		b.large = nil
 	}
 }
 

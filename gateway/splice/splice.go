@@ -76,6 +76,7 @@
 package splice
 
 import (
+	"context"
 	"io"
 	"log/slog"
 
@@ -117,6 +118,15 @@ type Conn struct {
 // Hooks watch and judge what passes through a join. Each field may be nil. They
 // are called from many goroutines at once.
 type Hooks struct {
+	// Divert is asked before a guest's channel is taken to the host, and before
+	// that is dialled. It may serve the channel itself, by returning how; an
+	// error refuses it, as Channel's does. With neither it goes to the host.
+	Divert func(channelType string, extra []byte) (ServeFunc, error)
+
+	// Unreachable serves a guest's channel when the host could not be dialled,
+	// which err tells. Nil: the channel is refused with err.
+	Unreachable func(ctx context.Context, nc ssh.NewChannel, err error)
+
 	// Channel is asked before a channel is opened on the other side. An error
 	// refuses it: an *ssh.OpenChannelError gives reason and message, any other
 	// is ssh.Prohibited with err.Error(). The ChannelHooks may be nil. A panic
@@ -124,7 +134,7 @@ type Hooks struct {
 	Channel func(from Side, channelType string, extra []byte) (*ChannelHooks, error)
 
 	// Global is asked before a global request is passed on, in the order of
-	// arrival. handled means that the hook has replied (if a reply was wanted)
+	// arrival, and once more when the host was dialled for it. handled means that the hook has replied (if a reply was wanted)
 	// and that nothing is passed on; an error refuses the request, and so does
 	// a panic.
 	Global func(from Side, r *ssh.Request) (handled bool, err error)
@@ -167,4 +177,13 @@ type ChannelHooks struct {
 // and are left behind.
 func Join(guest, host Conn, h *Hooks) {
 	joinWith(guest, host, h, defaultLimits)
+}
+
+// JoinLater is Join with a host that is dialled when the guest first sends what
+// needs one: a channel that is not diverted, or a global request other than
+// keepalive@openssh.com and no-more-sessions@openssh.com. The context of dial
+// ends with the guest's connection, and dial must heed it. After a failure the
+// next thing that needs the host has it dialled again.
+func JoinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks) {
+	joinLater(guest, dial, h, defaultLimits)
 }
