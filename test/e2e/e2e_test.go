@@ -167,11 +167,18 @@ type world struct {
 	ca      string // file with the TLS certificate that agents trust
 	hostKey ssh.PublicKey
 	key     testenv.Key // opens the task
+	laptop  *laptop     // whose ssh is run; nil: one that reads no configuration
 	gateway *process
 }
 
 // newWorld starts a gateway with the given lines added to its configuration.
 func newWorld(t *testing.T, more ...string) *world {
+	t.Helper()
+	return newWorldAt(t, "127.0.0.1", more...)
+}
+
+// newWorldAt starts a gateway that calls itself by the given name.
+func newWorldAt(t *testing.T, name string, more ...string) *world {
 	t.Helper()
 	for _, program := range []string{"ssh", "scp"} {
 		testenv.Need(t, program)
@@ -183,9 +190,10 @@ func newWorld(t *testing.T, more ...string) *world {
 	cert, _ := testenv.Certificate(t)
 	certFile, keyFile := testenv.WriteCertificate(t, dir, cert)
 	w.ca = certFile
+	_, port, _ := strings.Cut(w.ssh, ":")
 	lines := append([]string{
 		"state_dir: " + filepath.Join(dir, "state"),
-		"ssh:", "  listen: " + w.ssh, "  address: " + w.ssh,
+		"ssh:", "  listen: " + w.ssh, "  address: " + name + ":" + port,
 		"https:", "  listen: " + w.https, "  certificate: " + certFile, "  key: " + keyFile,
 		"private:", "  listen: " + w.private,
 	}, more...)
@@ -257,11 +265,19 @@ func (w *world) startAgent(env []string, args ...string) *process {
 
 // options are those with which ssh, scp and sftp reach the task unattended.
 func (w *world) options() []string {
+	if w.laptop != nil {
+		return w.laptop.options()
+	}
 	return testenv.SSHOptions(w.t, w.dir, w.ssh, w.hostKey, w.key)
 }
 
 // target is the task as ssh, scp and rsync name it.
-func (w *world) target() string { return w.task + "@127.0.0.1" }
+func (w *world) target() string {
+	if w.laptop != nil {
+		return w.task
+	}
+	return w.task + "@127.0.0.1"
+}
 
 // command is an OpenSSH program with the options that reach the task.
 func (w *world) command(program string, args ...string) *exec.Cmd {
