@@ -19,7 +19,7 @@ import (
 const dialTimeout = 15 * time.Second
 
 // maxUnsentRefusals bounds the channels of a guest that were refused but whose refusal it has not taken off the wire.
-const maxUnsentRefusals = 1024
+const maxUnsentRefusals = 4096
 
 // serveDirectTCPIP connects a guest to an address in the host's network, RFC 4254 §7.2.
 func (g *guest) serveDirectTCPIP(nc ssh.NewChannel) {
@@ -75,7 +75,10 @@ func dial(ctx context.Context, network, address string) (halfConn, error) {
 func (g *guest) refuse(nc ssh.NewChannel, err error) {
 	g.log.Debug("channel refused", "type", clipped(nc.ChannelType()), "error", err)
 	// Each channel has a goroutine, made by the library. Of a guest that opens channels and reads no answers they would pile up.
-	if g.unsentRefusals.Add(1) > maxUnsentRefusals {
+	if n := g.unsentRefusals.Add(1); n > maxUnsentRefusals {
+		if n == maxUnsentRefusals+1 {
+			g.log.Warn("connection closed: the guest opens channels and does not read the answers")
+		}
 		g.nc.Close()
 	}
 	defer g.unsentRefusals.Add(-1)
