@@ -199,7 +199,12 @@ func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
 	if err != nil {
 		return tunnel.Welcome{}, fmt.Errorf("mint a renewal for task %q: %w", reg.task, err)
 	}
+	policy, err := auth.MarshalPolicy(settings.Policy)
+	if err != nil {
+		return tunnel.Welcome{}, fmt.Errorf("policy for end-to-end guests: %w", err)
+	}
 	return tunnel.Welcome{
+		Policy:   policy,
 		Address:  settings.Address,
 		CA:       reg.ca.PublicKey().Marshal(),
 		Deadline: reg.deadline,

@@ -27,6 +27,7 @@ type guest struct {
 	log      *slog.Logger
 	channels int // open ones; guarded by Server.mu
 	refusals atomic.Int64
+	proofs   int // of host keys, asked for; global requests come one by one
 }
 
 // entry is what a guest may do in its task, and by which grant.
@@ -100,6 +101,7 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 	start := time.Now()
 	stop := s.watch(g)
 	defer stop()
+	g.announce()
 	splice.JoinLater(in, func(ctx context.Context) (splice.Conn, error) { return s.dialHost(ctx, g) }, s.hooks(g))
 	g.log.Info("guest left", "after", time.Since(start).Round(time.Millisecond))
 }

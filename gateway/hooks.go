@@ -24,11 +24,24 @@ func (s *Server) hooks(g *guest) *splice.Hooks {
 			return s.openChannel(g, from, typ, extra)
 		},
 		Global: func(from splice.Side, r *ssh.Request) (bool, error) {
-			return false, auth.AllowGlobal(g.perms(), side(from), r.Type, r.Payload)
+			return g.askGlobal(from, r)
 		},
 		Panic: func(v any, stack []byte) { s.panicked("channel", v, stack) },
 		Log:   g.log,
 	}
+}
+
+// askGlobal judges a global request, and answers what is about the gateway.
+func (g *guest) askGlobal(from splice.Side, r *ssh.Request) (handled bool, err error) {
+	err = auth.AllowGlobal(g.perms(), side(from), r.Type, r.Payload)
+	if err == nil && r.Type == proveHostKeys {
+		err = g.prove(r)
+		handled = err == nil
+	}
+	if err != nil {
+		g.refused("refused a global request", r.Type, from, err)
+	}
+	return handled, err
 }
 
 // maxRefusalsLogged bounds what either side of one connection can write into the

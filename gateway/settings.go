@@ -20,6 +20,10 @@ type Settings struct {
 	// one is needed, at most one of each algorithm counts.
 	HostKeys []ssh.Signer
 
+	// NextHostKeys are announced beside HostKeys but not used yet: clients of
+	// guests who come meanwhile know them when they move to HostKeys.
+	NextHostKeys []ssh.Signer
+
 	// CA signs the short certificates by which agents know spliced guests.
 	CA ssh.Signer
 
@@ -36,6 +40,11 @@ type Settings struct {
 
 	// Guests decides who may enter which task.
 	Guests auth.Authorizer
+
+	// Policy is the most that guests may do, as the agents are told who sign
+	// guests in end to end. Guests who sign in here are held to what Guests
+	// grants them. Nil: no narrowing.
+	Policy *ssh.Permissions
 
 	// Address is the host:port that guests give to ssh. It is sent to agents,
 	// which print it.
@@ -138,6 +147,9 @@ func (s *Settings) validate() error {
 		if err := s.Tokens.Check(); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: token keys: %w", err))
 		}
+	}
+	if _, err := auth.MarshalPolicy(s.Policy); err != nil {
+		errs = append(errs, fmt.Errorf("gateway: policy: %w", err))
 	}
 	if _, _, err := tunnel.ParseAddress(s.Address); err != nil {
 		errs = append(errs, fmt.Errorf("gateway: address for guests: %w", err))

@@ -65,7 +65,33 @@ func (a *signIn) publicKey(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permi
 		a.refuse(key)
 		return nil, err
 	}
-	return &ssh.Permissions{}, nil
+	return a.waivers(key), nil
+}
+
+// noTouchRequired among the permissions of an offered key has x/crypto take a
+// security key's signature without a touch.
+const noTouchRequired = "no-touch-required"
+
+// waivers are the permissions of a key that is offered: none but the leave not to
+// touch it, if that is how the task in the user name lists it. Under any other
+// name the key has to be touched.
+func (a *signIn) waivers(key ssh.PublicKey) *ssh.Permissions {
+	p := &ssh.Permissions{}
+	if !strings.HasPrefix(key.Type(), "sk-") {
+		return p
+	}
+	task, _ := a.settings.taskNamed(a.user)
+	id := auth.Identity{Method: "publickey", Key: key, Remote: a.conn.remote}
+	granted, err := a.authorize(id, auth.Task{ID: task, Grant: a.s.grantNaming(task, key)})
+	if err == nil && waivesTouch(granted) {
+		p.Extensions = map[string]string{noTouchRequired: ""}
+	}
+	return p
+}
+
+func waivesTouch(p *ssh.Permissions) bool {
+	_, ok := p.Extensions[noTouchRequired]
+	return ok
 }
 
 func (a *signIn) refuse(key ssh.PublicKey) {
@@ -127,10 +153,13 @@ func (a *signIn) authorize(id auth.Identity, task auth.Task) (*ssh.Permissions, 
 
 // verifiedPublicKey judges a key whose possession was proved, for the user name
 // that is now in force. A refusal gives the client's next key its turn.
-func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
+func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, offered *ssh.Permissions, _ string) (*ssh.Permissions, error) {
 	a.user = meta.User()
 	in := signedIn{user: a.user, identity: auth.Identity{Method: "publickey", Key: key, Remote: a.conn.remote}}
 	perms, err := a.judge(&in)
+	if err == nil && waivesTouch(offered) && !waivesTouch(perms) {
+		err = fmt.Errorf("%w: the key was to be touched", auth.ErrDenied) // another host came meanwhile
+	}
 	if err != nil {
 		a.refuse(key)
 		return nil, err
