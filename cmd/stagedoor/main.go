@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		newGatewayCommand(),
 		newTokenCommand(),
 		newKeygenCommand(),
+		newSSHConfigCommand(),
 		cli.UntilSignal(newProxyCommand()),
 		cli.UntilSignal(newTryCommand()),
 		cli.VersionCommand("stagedoor", version.String()),
