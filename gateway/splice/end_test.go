@@ -100,7 +100,7 @@ func TestGuestLeavesHostDoesNotRead(t *testing.T) {
 func TestGuestClosesForward(t *testing.T) {
 	r := newLimitedRig(t, nil, shortened(func(l *limits) { l.input = time.Millisecond }))
 	for _, from := range []Side{Guest, Host} {
-		guest, host := r.open(from, "forwarded-tcpip")
+		guest, host := r.open(from, "forward@stagedoor")
 		if from == Host {
 			guest, host = host, guest
 		}
@@ -190,7 +190,7 @@ func TestEndWithStalledChannels(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	r := newRig(t, nil)
 	for _, from := range []Side{Guest, Host} {
-		near, far := r.open(from, "forwarded-tcpip")
+		near, far := r.open(from, "forward@stagedoor")
 		for _, e := range []struct{ from, to end }{{near, far}, {far, near}} {
 			e.from.Write([]byte("all"))
 			e.from.CloseWrite()

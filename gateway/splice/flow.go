@@ -205,8 +205,7 @@ func (f *flow) mayEOF() bool {
 func (f *flow) passRequest(r *ssh.Request) {
 	granted := f.grant(r)
 	if granted {
-		ok, err := f.dst.SendRequest(r.Type, r.WantReply, r.Payload)
-		granted = err == nil && (ok || !r.WantReply)
+		granted = f.sendRequest(r)
 	}
 	r.Reply(granted, nil)
 
@@ -220,6 +219,15 @@ func (f *flow) passRequest(r *ssh.Request) {
 		f.exited = true
 	}
 	f.c.changed.Broadcast()
+}
+
+func (f *flow) sendRequest(r *ssh.Request) (granted bool) {
+	if f.from == Guest {
+		settled := f.c.j.asked.begin(r)
+		defer func() { settled(granted) }()
+	}
+	ok, err := f.dst.SendRequest(r.Type, r.WantReply, r.Payload)
+	return err == nil && (ok || !r.WantReply)
 }
 
 func (f *flow) grant(r *ssh.Request) bool {

@@ -112,7 +112,12 @@ func (l *leg) passGlobal(r *ssh.Request) {
 	}
 	// The payloads of both kinds of reply matter: the port of a tcpip-forward
 	// for port 0, the signatures of hostkeys-prove-00@openssh.com.
+	settled := func(bool) {}
+	if l.side == Guest {
+		settled = l.j.asked.begin(r)
+	}
 	ok, payload, err := l.other().conn.SendRequest(r.Type, r.WantReply, r.Payload)
+	settled(err == nil && (ok || !r.WantReply))
 	r.Reply(ok && err == nil, payload)
 }
 

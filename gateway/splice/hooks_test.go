@@ -187,7 +187,7 @@ func TestRefusalsPass(t *testing.T) {
 		}
 		for _, reason := range []ssh.RejectionReason{ssh.Prohibited, ssh.ConnectionFailed, ssh.UnknownChannelType, ssh.ResourceShortage, 77} {
 			go func() { (<-refuser.Channels).Reject(reason, "because") }()
-			_, _, err := opener.OpenChannel("x11", nil)
+			_, _, err := opener.OpenChannel("channel@stagedoor", nil)
 			if e, ok := errors.AsType[*ssh.OpenChannelError](err); !ok || e.Reason != reason || e.Message != "because" {
 				t.Errorf("%v: %v", reason, err)
 			}

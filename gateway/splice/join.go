@@ -47,6 +47,7 @@ type join struct {
 	serving     context.Context // see ServeFunc
 	stopServing context.CancelFunc
 
+	asked      asked // by the guest
 	tickets    tickets
 	channels   group // open channels
 	goroutines group // all goroutines

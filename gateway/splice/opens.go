@@ -187,6 +187,9 @@ func (o *opening) mayStart() error {
 	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full() {
 		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "gateway is out of resources, try again later"}
 	}
+	if o.l.side == Host {
+		return o.wanted()
+	}
 	return nil
 }
 
