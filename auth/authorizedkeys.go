@@ -130,12 +130,11 @@ func (a *AuthorizedKeys) Authorize(_ context.Context, id Identity, task Task) (*
 	if a == nil || id.Key == nil {
 		return nil, denied("no key that is authorized")
 	}
-	now := clock(a.Now)
-	who, err := newClaimant(id, now)
+	who, err := newClaimant(id)
 	if err != nil {
 		return nil, err
 	}
-	return a.authorize(who, task.ID, now, func(entry *authorizedKey) *ssh.Permissions {
+	return a.authorize(who, task.ID, clock(a.Now), func(entry *authorizedKey) *ssh.Permissions {
 		limit := FullPermissions()
 		if !entry.options.gatewayPorts {
 			limit = DefaultPermissions()
@@ -170,7 +169,7 @@ func (k *authorizedKey) admit(who *claimant, task TaskID, now time.Time) (*ssh.P
 		return nil, err
 	}
 	if who.cert != nil {
-		return k.admitCertificate(who, task)
+		return k.admitCertificate(who, task, now)
 	}
 	p := clone(k.options.permissions)
 	p.Extensions[ExtIdentity] = k.name()

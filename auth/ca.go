@@ -146,7 +146,7 @@ func checkGuestCertificate(cert *ssh.Certificate, ca ssh.PublicKey, task TaskID,
 	if identityName(cert.KeyId) != cert.KeyId || cert.KeyId == "" {
 		return errors.New("its key ID is no name of an identity")
 	}
-	if err := checkSigned(cert, string(task), now); err != nil {
+	if err := checkSigned(cert, now); err != nil {
 		return err
 	}
 	if err := usable(&cert.Permissions); err != nil {

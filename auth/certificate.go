@@ -23,33 +23,26 @@ var caSignatures = []string{
 type claimant struct {
 	listed string           // wire format of the key to look for: their own, or the authority's
 	cert   *ssh.Certificate // nil: a plain key
-	limit  *ssh.Permissions // what the certificate permits, with the identity's name
 	remote netip.Addr
 }
 
-// newClaimant judges what a certificate says without a look at any list, so that
-// how long it takes tells nothing about lists. Plain keys are not judged.
-func newClaimant(id Identity, now time.Time) (*claimant, error) {
+func newClaimant(id Identity) (*claimant, error) {
 	who := &claimant{remote: id.Remote.Addr()}
 	cert, ok := id.Key.(*ssh.Certificate)
 	if !ok {
 		who.listed = string(id.Key.Marshal())
 		return who, nil
 	}
-	if err := checkUserCertificate(cert, who.remote, now); err != nil {
+	if err := checkCertificateKeys(cert); err != nil {
 		return nil, denied("certificate: %v", plain(err))
 	}
-	who.cert, who.limit = cert, userCertificatePermissions(cert)
-	who.listed = string(cert.SignatureKey.Marshal())
+	who.cert, who.listed = cert, string(cert.SignatureKey.Marshal())
 	return who, nil
 }
 
 // checkUserCertificate checks all that sshd does, but for authority and
 // principals (sshkey_cert_check_authority and sshauthopt_from_cert there).
 func checkUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Time) error {
-	if err := checkCertificateKeys(cert); err != nil {
-		return err
-	}
 	if cert.CertType != ssh.UserCert {
 		return fmt.Errorf("its type is %d, a user certificate is %d", cert.CertType, ssh.UserCert)
 	}
@@ -62,23 +55,37 @@ func checkUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Tim
 	if err := usable(&cert.Permissions); err != nil {
 		return err
 	}
-	if err := checkSigned(cert, cert.ValidPrincipals[0], now); err != nil {
+	if err := checkSigned(cert, now); err != nil {
 		return err
 	}
 	return checkSourceAddress(cert, remote)
 }
 
-// checkSigned checks the authority's signature, the time, and that there is no
-// critical option that is not understood.
-func checkSigned(cert *ssh.Certificate, principal string, now time.Time) error {
+// checkSigned checks the authority's signature and the time.
+func checkSigned(cert *ssh.Certificate, now time.Time) error {
 	if cert.Signature == nil || !slices.Contains(caSignatures, cert.Signature.Format) {
 		return errors.New("it is signed with an algorithm that is not accepted, such as SHA-1: sign it with ssh-keygen -t rsa-sha2-512, or an ed25519 key")
 	}
-	checker := ssh.CertChecker{
-		SupportedCriticalOptions: criticalOptionNames,
-		Clock:                    func() time.Time { return now },
+	// Principals and options are for the caller to check: x/crypto takes an
+	// empty list of principals for anybody's.
+	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
+	for name := range cert.CriticalOptions {
+		checker.SupportedCriticalOptions = append(checker.SupportedCriticalOptions, name)
+	}
+	principal := ""
+	if len(cert.ValidPrincipals) > 0 {
+		principal = cert.ValidPrincipals[0]
 	}
 	return checker.CheckCert(principal, cert)
+}
+
+// checkSignature checks that the authority signed a certificate which is or was
+// or will be in force.
+func checkSignature(cert *ssh.Certificate) error {
+	if cert.ValidAfter > maxClaimTime {
+		return errors.New("it is not valid before the year 10000")
+	}
+	return checkSigned(cert, time.Unix(int64(cert.ValidAfter), 0))
 }
 
 func checkSourceAddress(cert *ssh.Certificate, remote netip.Addr) error {
@@ -122,7 +129,10 @@ func userCertificatePermissions(cert *ssh.Certificate) *ssh.Permissions {
 
 // admitCertificate admits the holder of a certificate that is by this line's
 // authority.
-func (k *authorizedKey) admitCertificate(who *claimant, task TaskID) (*ssh.Permissions, error) {
+func (k *authorizedKey) admitCertificate(who *claimant, task TaskID, now time.Time) (*ssh.Permissions, error) {
+	if err := checkUserCertificate(who.cert, who.remote, now); err != nil {
+		return nil, fmt.Errorf("certificate: %w", plain(err))
+	}
 	names := k.options.principals
 	if names == nil {
 		names = []string{string(task)}
@@ -130,10 +140,11 @@ func (k *authorizedKey) admitCertificate(who *claimant, task TaskID) (*ssh.Permi
 	if task == "" || !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(who.cert.ValidPrincipals, name) }) {
 		return nil, fmt.Errorf("certificate is for %.200q, and not for %.200q", who.cert.ValidPrincipals, names)
 	}
+	limit := userCertificatePermissions(who.cert)
 	a, forcedByLine := ForcedCommand(k.options.permissions)
-	b, forcedByCertificate := ForcedCommand(who.limit)
+	b, forcedByCertificate := ForcedCommand(limit)
 	if forcedByLine && forcedByCertificate && a != b {
 		return nil, errors.New("certificate and line force different commands")
 	}
-	return Intersect(k.options.permissions, who.limit), nil
+	return Intersect(k.options.permissions, limit), nil
 }

@@ -179,17 +179,17 @@ type GrantKeys struct {
 // key permit.
 func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Permissions, error) {
 	g, now := task.Grant, clock(a.Now)
-	if id.Key == nil {
-		return nil, denied("no key that is granted entry")
-	}
-	who, err := newClaimant(id, now) // asked first, so that it takes its time for any task
 	switch {
-	case err != nil:
-		return nil, err
 	case g == nil:
 		return nil, denied("no grant for the task")
+	case id.Key == nil:
+		return nil, denied("no key that is granted entry")
 	case !g.Until.IsZero() && !now.Before(g.Until):
 		return nil, denied("grant ended at %s", g.Until.UTC().Format(time.RFC3339))
+	}
+	who, err := newClaimant(id)
+	if err != nil {
+		return nil, err
 	}
 	return g.authorize(who, task.ID, now)
 }

@@ -94,11 +94,11 @@ func checkHostCertificate(cert *ssh.Certificate, key ssh.PublicKey, task TaskID,
 	case len(cert.CriticalOptions) > 0:
 		return errors.New("it has critical options, which make OpenSSH refuse it")
 	}
-	i := slices.IndexFunc(cert.ValidPrincipals, func(name string) bool {
+	named := slices.ContainsFunc(cert.ValidPrincipals, func(name string) bool {
 		return name == string(task) || strings.HasPrefix(name, string(task)+".")
 	})
-	if i < 0 || task == "" {
+	if !named || task == "" {
 		return fmt.Errorf("it is for %.200q, not for task %q: sign it with ssh-keygen -h -n %[2]s", cert.ValidPrincipals, task)
 	}
-	return checkSigned(cert, cert.ValidPrincipals[i], now)
+	return checkSigned(cert, now)
 }

@@ -18,14 +18,17 @@ const (
 
 // CheckKey says whether a public key is of a kind that is accepted for signing
 // in: Ed25519, ECDSA and their security key forms, RSA of 2048 to 16384 bits.
-// Of a certificate it checks both the key and the authority's. It says nothing
-// about who may use the key.
+// Of a certificate it checks both the key and the authority's, and that this one
+// did sign it. It says nothing about who may use the key.
 func CheckKey(key ssh.PublicKey) error {
 	switch k := key.(type) {
 	case nil:
 		return errors.New("no key")
 	case *ssh.Certificate:
-		return checkCertificateKeys(k)
+		if err := checkCertificateKeys(k); err != nil {
+			return err
+		}
+		return checkSignature(k)
 	}
 	switch key.Type() {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,

@@ -35,6 +35,8 @@ func TestCheckKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	certOf := func(key, ca ssh.PublicKey) ssh.PublicKey { return &ssh.Certificate{Key: key, SignatureKey: ca} }
+	forged := userCertificate(t, newSigner(t), nil)
+	forged.SignatureKey = good // of an authority that is known, say
 	for what, c := range map[string]struct {
 		key  ssh.PublicKey
 		want string // part of the error
@@ -44,7 +46,13 @@ func TestCheckKey(t *testing.T) {
 		"sk ecdsa":                  {securityKey(t, ssh.KeyAlgoSKECDSA256), ""},
 		"rsa 2048":                  {rsaOf(t, 2048), ""},
 		"rsa 16384":                 {rsaOf(t, 16384), ""},
-		"certificate":               {certOf(good, good), ""},
+		"certificate":               {userCertificate(t, newSigner(t), nil), ""},
+		"expired certificate":       {userCertificate(t, newSigner(t), func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 0, 1 }), ""},
+		"certificate never valid":   {userCertificate(t, newSigner(t), func(c *ssh.Certificate) { c.ValidBefore = c.ValidAfter }), "expired"},
+		"certificate for tomorrows": {userCertificate(t, newSigner(t), func(c *ssh.Certificate) { c.ValidAfter = 1 << 63 }), "year 10000"},
+		"host certificate":          {userCertificate(t, newSigner(t), func(c *ssh.Certificate) { c.CertType, c.ValidPrincipals = ssh.HostCert, nil }), ""},
+		"unsigned certificate":      {certOf(good, good), "algorithm"},
+		"forged certificate":        {forged, "does not verify"},
 		"rsa 2047":                  {rsaOf(t, 2047), "2047 bits"},
 		"rsa 1024":                  {rsaOf(t, 1024), "ssh-keygen -t ed25519"},
 		"rsa 16385":                 {rsaOf(t, 16385), "16385 bits"},
