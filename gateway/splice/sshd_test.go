@@ -193,10 +193,13 @@ func (l *lab) serveGateway(c net.Conn) {
 	if err != nil {
 		return
 	}
+	JoinLater(guest, l.dialSSHD, nil)
+}
+
+func (l *lab) dialSSHD(context.Context) (Conn, error) {
 	nc, err := net.Dial("tcp", l.sshd.Addr().String())
 	if err != nil {
-		guest.Close()
-		return
+		return Conn{}, err
 	}
 	conn, chans, reqs, err := ssh.NewClientConn(nc, "", &ssh.ClientConfig{
 		User:            l.user,
@@ -206,10 +209,8 @@ func (l *lab) serveGateway(c net.Conn) {
 	})
 	if err != nil {
 		l.t.Errorf("sign in to sshd: %v", err)
-		guest.Close()
-		return
 	}
-	Join(guest, Conn{Conn: conn, Channels: chans, Requests: reqs}, nil)
+	return Conn{Conn: conn, Channels: chans, Requests: reqs}, err
 }
 
 // args returns the arguments of ssh (or, with -P for the port, of scp and sftp)
