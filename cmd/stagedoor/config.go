@@ -28,9 +28,10 @@ type Config struct {
 
 // SSH is the listener for guests.
 type SSH struct {
-	Listen   string   `yaml:"listen" help:"address of the SSH listener, or off"`
-	HostKeys []string `yaml:"host_keys" kind:"path" help:"private host keys of the SSH listener"`
-	Address  string   `yaml:"address" help:"host:port that guests give to ssh"`
+	Listen       string   `yaml:"listen" help:"address of the SSH listener, or off"`
+	HostKeys     []string `yaml:"host_keys" kind:"path" help:"private host keys of the SSH listener"`
+	NextHostKeys []string `yaml:"next_host_keys" kind:"path" help:"private host keys that guests' ssh shall know before they are used"`
+	Address      string   `yaml:"address" help:"host:port that guests give to ssh"`
 }
 
 // HTTPS is the listener for agents, and for guests that cannot reach the other.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
 
@@ -32,15 +33,18 @@ const (
 // nothing is written.
 func (c *Config) settings(r *report, certificates *certificates, create bool) gateway.Settings {
 	keys := keystore{dir: c.StateDir, create: create}
+	hostKeys := c.hostKeys(r, keys)
 	return gateway.Settings{
-		HostKeys:    c.hostKeys(r, keys),
-		CA:          stateKey(r, keys, guestCAFile, auth.LoadOrCreateSigner, newSigner),
-		RenewalKey:  stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
-		Certificate: certificates.source(c, r),
-		Tokens:      c.tokens(r, keys),
-		Guests:      c.guests(r),
-		Address:     c.address(),
-		Limits:      c.Limits.forGateway(),
+		HostKeys:     hostKeys,
+		NextHostKeys: c.nextHostKeys(r, hostKeys),
+		CA:           stateKey(r, keys, guestCAFile, auth.LoadOrCreateSigner, newSigner),
+		RenewalKey:   stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
+		Certificate:  certificates.source(c, r),
+		Tokens:       c.tokens(r, keys),
+		Guests:       c.guests(r),
+		Policy:       c.mostPermissions(),
+		Address:      c.address(),
+		Limits:       c.Limits.forGateway(),
 	}
 }
 
@@ -128,17 +132,36 @@ func (c *Config) hostKeys(r *report, k keystore) []ssh.Signer {
 	if len(c.SSH.HostKeys) == 0 {
 		return []ssh.Signer{stateKey(r, k, hostKeyFile, auth.LoadOrCreateSigner, newSigner)}
 	}
+	return loadSigners(r, "ssh.host_keys", c.SSH.HostKeys)
+}
+
+// nextHostKeys are those that take over one day. One in use already is an
+// oversight: it would have to stay when the others go.
+func (c *Config) nextHostKeys(r *report, now []ssh.Signer) []ssh.Signer {
+	next := loadSigners(r, "ssh.next_host_keys", c.SSH.NextHostKeys)
+	for _, signer := range next {
+		print := ssh.FingerprintSHA256(signer.PublicKey())
+		if slices.ContainsFunc(now, func(s ssh.Signer) bool { return ssh.FingerprintSHA256(s.PublicKey()) == print }) {
+			r.add("ssh.next_host_keys", "the key %s is in use already: move it to one of the two lists", print)
+		}
+	}
+	return next
+}
+
+// loadSigners loads the private keys that a setting lists, at most one of each
+// type.
+func loadSigners(r *report, key string, list []string) []ssh.Signer {
 	var signers []ssh.Signer
 	files := map[string]string{} // by algorithm
-	for i, file := range c.SSH.HostKeys {
+	for i, file := range list {
 		signer, err := auth.LoadSigner(file)
 		if err != nil {
-			r.addItem("ssh.host_keys", i, "%s", fileError(file, err))
+			r.addItem(key, i, "%s", fileError(file, err))
 			continue
 		}
 		algorithm := signer.PublicKey().Type()
 		if other, twice := files[algorithm]; twice {
-			r.addItem("ssh.host_keys", i, "%s is a second key of type %s, beside %s: keep one of each type", file, algorithm, other)
+			r.addItem(key, i, "%s is a second key of type %s, beside %s: keep one of each type", file, algorithm, other)
 			continue
 		}
 		files[algorithm] = file

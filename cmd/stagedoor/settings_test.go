@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/gateway"
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // Every limit of the gateway can be configured, and none is lost on the way.
@@ -131,6 +133,29 @@ func TestMostPermissions(t *testing.T) {
 	}
 	if c, _ := loadText(t, "domain: a.example.com\n", "--guests-permit-open", ""); c.Guests.PermitOpen == nil {
 		t.Error("an empty flag is not an empty list")
+	}
+}
+
+// What the file says of keys to come and of the most that guests may do arrives
+// at the gateway.
+func TestSettingsArrive(t *testing.T) {
+	dir := t.TempDir()
+	now, next := testenv.NewKey(t, dir, "now"), testenv.NewKey(t, dir, "next")
+	load := func(nextKeys, guests string) (gateway.Settings, string) {
+		c, r := loadText(t, "domain: a.example.com\nstate_dir: "+dir+"\nssh: {host_keys: ["+now.File+"], next_host_keys: ["+nextKeys+"]}\nguests: "+guests+"\n")
+		return c.settings(r, &certificates{}, false), mistakesIn(r)
+	}
+	s, mistakes := load(next.File, "{permissions: [pty], permit_open: []}")
+	if mistakes != "" || len(s.HostKeys) != 1 || len(s.NextHostKeys) != 1 || s.Policy == nil || len(s.Policy.Extensions) != 1 || len(s.Policy.CriticalOptions) != 1 {
+		t.Errorf("%+v, %s", s, mistakes)
+	}
+	if s, mistakes := load("", "{}"); mistakes != "" || s.NextHostKeys != nil || s.Policy != nil {
+		t.Errorf("by default %v, %v, %s", s.NextHostKeys, s.Policy, mistakes)
+	}
+	for files, want := range map[string]string{now.File: "is in use already", filepath.Join(dir, "missing"): "no such file", next.File + ", " + now.File: "a second key of type"} {
+		if _, mistakes := load(files, "{}"); !strings.Contains(mistakes, "ssh.next_host_keys: ") || !strings.Contains(mistakes, want) {
+			t.Errorf("%s: %s, want %q", files, mistakes, want)
+		}
 	}
 }
 

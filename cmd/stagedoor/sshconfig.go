@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -198,12 +199,14 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// publicHostKeys are those that guests see, without a key being made.
+// publicHostKeys are those that guests see, now or next, without a key being
+// made.
 func (c *Config) publicHostKeys() ([]ssh.PublicKey, error) {
 	files := c.SSH.HostKeys
 	if len(files) == 0 {
 		files = []string{filepath.Join(c.StateDir, hostKeyFile)}
 	}
+	files = append(slices.Clone(files), c.SSH.NextHostKeys...)
 	var keys []ssh.PublicKey
 	for _, file := range files {
 		signer, err := auth.LoadSigner(file)
