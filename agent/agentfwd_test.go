@@ -66,7 +66,9 @@ func (h *testHost) noPrivateDir(socket string) {
 }
 
 func TestAgentForwarding(t *testing.T) {
-	h := newTestHost(t, func(s *Server) { s.Env = append(s.Env, "TMPDIR="+t.TempDir(), "SSH_AUTH_SOCK=/of/the/task", "SSH_AGENT_PID=1") })
+	h := newTestHost(t, func(s *Server) {
+		s.Env = append(s.Env, "TMPDIR="+t.TempDir(), "SSH_AUTH_SOCK=/of/the/task", "SSH_AGENT_PID=1")
+	})
 	key := h.startAgent()
 	r := h.run(h.client("ssh", "-A", "task", `ssh-add -L; stat -c '%a %F' "$SSH_AUTH_SOCK" "$(dirname "$SSH_AUTH_SOCK")"; echo $SSH_AGENT_PID$TMPDIR; echo $SSH_AUTH_SOCK`), "")
 	lines := strings.Split(r.stdout, "\n")

@@ -44,7 +44,8 @@ type guest struct {
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
 	channels       int
-	noMoreSessions bool
+	sessions       int       // that have begun
+	noMoreSessions time.Time // when the guest asked that none begin; zero: never
 	listenings     map[listenKey]*listening
 	wg             sync.WaitGroup // channels, and what listens; Add only under mu while not closed
 }
@@ -150,7 +151,7 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 		return true, nil
 	case "no-more-sessions@openssh.com":
 		g.mu.Lock()
-		g.noMoreSessions = true
+		g.noMoreSessions = time.Now()
 		g.mu.Unlock()
 		return true, nil
 	case "tcpip-forward", "cancel-tcpip-forward", "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com":
@@ -195,14 +196,26 @@ func (g *guest) beginChannel(nc ssh.NewChannel) error {
 	switch {
 	case g.closed:
 		return errors.New("the connection has ended")
-	case g.noMoreSessions && nc.ChannelType() == "session":
+	case nc.ChannelType() == "session" && g.sessionsOver():
 		return errors.New("no more sessions were asked for")
 	case g.channels >= limit:
 		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "too many channels on this connection"}
 	}
+	if nc.ChannelType() == "session" {
+		g.sessions++
+	}
 	g.channels++
 	g.wg.Add(1)
 	return nil
+}
+
+// overtaken is how much later than a request that came behind it a session may begin.
+const overtaken = 10 * time.Second
+
+// sessionsOver tells whether the guest has asked that no session begin any more. ssh(1) does so right behind the opening of its
+// only one. The library hands out openings and requests on goroutines of their own, so that one may still be on its way.
+func (g *guest) sessionsOver() bool {
+	return !g.noMoreSessions.IsZero() && (g.sessions > 0 || time.Since(g.noMoreSessions) > overtaken)
 }
 
 func (g *guest) endChannel() {

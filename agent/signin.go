@@ -13,8 +13,9 @@ import (
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
-// serverVersion is what the agent calls itself to clients.
-const serverVersion = "SSH-2.0-Stagedoor"
+// serverVersion is what the agent calls itself to clients. OpenSSH's own client keeps eow@openssh.com and
+// no-more-sessions@openssh.com to servers whose name begins like this (compat.c): "ssh host yes | head -1" would never end.
+const serverVersion = "SSH-2.0-OpenSSH_compatible_Stagedoor"
 
 // tunnelStream is a connection that came out of a tunnel.
 type tunnelStream interface {
