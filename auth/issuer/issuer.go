@@ -78,9 +78,10 @@ type Identity struct {
 	Claims map[string]string
 }
 
-// An Actor is the account of a person on a forge.
+// An Actor is the account of a person on a forge. Its fields are those of
+// forge.Account, to which it converts.
 type Actor struct {
-	Forge string // its base URL, such as "https://github.com"
-	Login string // letters, digits, '.', '_' and '-', a letter, digit or '_' first
-	ID    string // decimal, without leading zeros: what an account keeps when it changes its name
+	Forge string // name of the forge, ActorClaims.Forge
+	Login string // in lower case: letters, digits, '.', '_' and '-', a letter, digit or '_' first
+	ID    int64  // what an account keeps when it changes its name
 }

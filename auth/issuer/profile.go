@@ -47,7 +47,7 @@ type Profile struct {
 // ActorClaims say which claims hold the person behind a run. The zero value
 // finds nobody.
 type ActorClaims struct {
-	Forge string // base URL of the forge whose accounts the claims name
+	Forge string // name of the forge whose accounts the claims name, as in forge.Forge
 	ID    string // claim with the numeric ID
 	Login string // claim with the name
 	// When restricts it to runs whose claims match, as in Profile.Require: those
@@ -124,17 +124,23 @@ func checkRules(rules map[string][]string) error {
 }
 
 func (p *Profile) checkTenant() error {
-	if len(p.Tenant) == 0 {
+	tenant := p.Tenant
+	for _, known := range []Profile{GitHubActions(""), GitLabCI(""), Buildkite(), CircleCI("")} {
+		if len(tenant) == 0 && p.Issuer == known.Issuer {
+			tenant = known.Tenant // of a profile made by hand
+		}
+	}
+	if len(tenant) == 0 {
 		return nil
 	}
-	for _, claim := range p.Tenant {
+	for _, claim := range tenant {
 		patterns := p.Require[claim]
 		if len(patterns) > 0 && !slices.ContainsFunc(patterns, func(s string) bool { return !namesTenant(s) }) {
 			return nil
 		}
 	}
 	return fmt.Errorf("issuer %s signs for everybody who has an account there: require one of the claims %q, each with values that begin with a whole name (\"acme\", \"acme/*\")",
-		p.Issuer, p.Tenant)
+		p.Issuer, tenant)
 }
 
 // namesTenant wants a * to come after a slash: nobody else can have a name

@@ -3,6 +3,7 @@ package issuer
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -10,7 +11,8 @@ import (
 // GitHubActions returns the profile of GitHub Actions: of github.com for an
 // empty host, of GitHub Enterprise Cloud with data residency for a host such as
 // "acme.ghe.com", else of the GitHub Enterprise Server at that host. An
-// enterprise with an issuer of its own sets Issuer to it.
+// enterprise with an issuer of its own sets Issuer to it. The forge of its people
+// is named "github" for github.com, else like the host.
 //
 // The task is "gh-RUN-JOB", with the two numbers of the job's page,
 // /actions/runs/RUN/job/JOB. JOB is the claim check_run_id, a number of its own
@@ -31,7 +33,7 @@ func GitHubActions(host string) Profile {
 		Tenant: []string{"repository_owner_id", "repository_owner", "repository_id", "repository", "enterprise_id", "enterprise"},
 		Task:   "gh-{run_id}-{check_run_id}",
 		Actor: ActorClaims{
-			Forge: "https://github.com", ID: "actor_id", Login: "actor",
+			Forge: "github", ID: "actor_id", Login: "actor",
 			When: map[string][]string{"event_name": {
 				"push", "pull_request", "merge_group", "workflow_dispatch", "repository_dispatch", "schedule", "create", "delete", "release",
 			}},
@@ -41,9 +43,9 @@ func GitHubActions(host string) Profile {
 	switch {
 	case host == "" || host == "github.com":
 	case strings.HasSuffix(host, ".ghe.com"):
-		p.Issuer, p.Actor.Forge = "https://token.actions."+host, "https://"+host
+		p.Issuer, p.Actor.Forge = "https://token.actions."+host, host
 	default:
-		p.Name, p.Issuer, p.Actor.Forge = "ghes", "https://"+host+"/_services/token", "https://"+host
+		p.Name, p.Issuer, p.Actor.Forge = "ghes", "https://"+host+"/_services/token", host
 		p.Task = "ghes-{run_id}-{check_run_id}"
 		p.Tenant = nil
 	}
@@ -52,24 +54,29 @@ func GitHubActions(host string) Profile {
 
 // GitLabCI returns the profile of GitLab CI: of gitlab.com for an empty URL,
 // else of the instance at that base URL, which is the issuer as it is written
-// there. The task is "gl-JOB", with the number of the job's page, different for
+// there. Its forge is named "gitlab" for gitlab.com, else like the host. The
+// task is "gl-JOB", with the number of the job's page, different for
 // every job, parallel ones and retries too. The person is who runs the job. In a
 // merge request's pipeline the claims project_id and project_path are those of
 // the fork.
 //
 // https://docs.gitlab.com/ci/secrets/id_token_authentication/
-func GitLabCI(url string) Profile {
+func GitLabCI(at string) Profile {
 	const public = "https://gitlab.com"
 	p := Profile{
 		Name:   "gitlab",
 		Issuer: public,
 		Tenant: []string{"namespace_id", "namespace_path", "project_id", "project_path"},
 		Task:   "gl-{job_id}",
-		Actor:  ActorClaims{Forge: public, ID: "user_id", Login: "user_login"},
+		Actor:  ActorClaims{Forge: "gitlab", ID: "user_id", Login: "user_login"},
 	}
-	if url != "" && url != public {
-		p.Issuer, p.Actor.Forge = url, strings.TrimSuffix(url, "/")
+	if at != "" && at != public {
+		p.Issuer = at
 		p.Tenant = nil
+		p.Actor.Forge = ""
+		if u, err := url.Parse(at); err == nil {
+			p.Actor.Forge = u.Hostname()
+		}
 	}
 	return p
 }

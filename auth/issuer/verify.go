@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -185,7 +186,6 @@ func (v *Verifier) times(c claims, id *Identity) (err error) {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 var (
-	accountID    = regexp.MustCompile(`^[1-9][0-9]{0,18}$`)
 	accountLogin = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
 	tokenID      = regexp.MustCompile(`^[!-~]{1,96}$`) // with a name and a colon 128 at most
 )
@@ -198,15 +198,19 @@ func (v *Verifier) actor(c claims) Actor {
 	if from.ID == "" || unmet(from.When, c) != nil {
 		return Actor{}
 	}
-	id, err := c.text(from.ID)
-	if err != nil || !accountID.MatchString(id) {
+	number, err := c.text(from.ID)
+	if err != nil {
+		return Actor{}
+	}
+	id, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || id <= 0 || strconv.FormatInt(id, 10) != number {
 		return Actor{}
 	}
 	login, err := c.text(from.Login)
 	if err != nil || !accountLogin.MatchString(login) {
 		return Actor{}
 	}
-	return Actor{Forge: from.Forge, Login: login, ID: id}
+	return Actor{Forge: from.Forge, Login: strings.ToLower(login), ID: id}
 }
 
 // tokenID returns Identity.ID. The digest is of the payload and not of the whole

@@ -47,10 +47,13 @@ func parseSet(data []byte) (keys []Key, refused []error, err error) {
 			keys = append(keys, k)
 		}
 	}
-	if len(keys) == 0 {
-		return nil, nil, errors.Join(append(refused, errors.New("there is no key for EdDSA, ES256 or RS256 signatures in it"))...)
+	switch {
+	case len(keys) > 0:
+		return keys, refused, nil
+	case len(refused) > 0:
+		return nil, nil, refused[0]
 	}
-	return keys, refused, nil
+	return nil, nil, errors.New("there is no key for EdDSA, ES256 or RS256 signatures in it")
 }
 
 func setMembers(data []byte) ([]strict.RawMessage, error) {

@@ -1,0 +1,251 @@
+package jwks
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/go-jose/go-jose/v4"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// noon is a moment for tests with a clock of their own.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// A clock stands still until it is moved.
+type clock struct{ now atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.now.Store(noon.UnixNano())
+	return c
+}
+
+func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
+func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
+
+// rsaKey takes a while to make, so there are few.
+var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func newEd25519() ed25519.PrivateKey {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return must(key, err)
+}
+
+func newP256() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+
+// webKeyOf is a member of a set.
+func webKeyOf(id string, key crypto.Signer) map[string]any {
+	data := must(jose.JSONWebKey{Key: key.Public(), KeyID: id, Use: "sig"}.MarshalJSON())
+	var m map[string]any
+	if err := json.Unmarshal(data, &m); err != nil {
+		panic(err)
+	}
+	return m
+}
+
+func setOf(keys ...map[string]any) []byte {
+	return must(json.Marshal(map[string]any{"keys": keys}))
+}
+
+func pemOf(key crypto.Signer) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(key.Public()))})
+}
+
+// sign makes a token by the book.
+func sign(t testing.TB, id string, key crypto.Signer, payload string) string {
+	t.Helper()
+	alg := jose.EdDSA
+	switch key.(type) {
+	case *ecdsa.PrivateKey:
+		alg = jose.ES256
+	case *rsa.PrivateKey:
+		alg = jose.RS256
+	}
+	o := (&jose.SignerOptions{}).WithType("JWT")
+	if id != "" {
+		o = o.WithHeader("kid", id)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return must(must(signer.Sign([]byte(payload))).CompactSerialize())
+}
+
+// compact writes a token by hand, as no library would.
+func compact(header, payload string, sign func(input []byte) []byte) string {
+	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+	return input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input)))
+}
+
+func withEdDSA(key ed25519.PrivateKey) func([]byte) []byte {
+	return func(input []byte) []byte { return ed25519.Sign(key, input) }
+}
+
+// A keyServer answers by HTTPS with what it is told to.
+type keyServer struct {
+	*httptest.Server
+	requests atomic.Int64
+
+	mu     sync.Mutex
+	answer http.HandlerFunc
+}
+
+func newKeyServer(t testing.TB, keys ...map[string]any) *keyServer {
+	t.Helper()
+	s := &keyServer{}
+	s.publish(keys...)
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *keyServer) serve(w http.ResponseWriter, r *http.Request) {
+	s.requests.Add(1)
+	s.mu.Lock()
+	answer := s.answer
+	s.mu.Unlock()
+	answer(w, r)
+}
+
+func (s *keyServer) answers(h http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = h
+}
+
+func (s *keyServer) publish(keys ...map[string]any) {
+	data := setOf(keys...)
+	s.answers(func(w http.ResponseWriter, _ *http.Request) { w.Write(data) })
+}
+
+func (s *keyServer) fails(status int) {
+	s.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+}
+
+func (s *keyServer) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	return pool
+}
+
+// set returns a Set of the server's keys and the clock that it goes by.
+func (s *keyServer) set(t testing.TB, change ...func(*Options)) (*Set, *clock) {
+	t.Helper()
+	c := newClock()
+	o := &Options{Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute, RootCAs: s.roots(), Now: c.Now}
+	for _, f := range change {
+		f(o)
+	}
+	set, err := New(s.URL+"/keys", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(set.Close)
+	return set, c
+}
+
+func (s *keyServer) wantRequests(t testing.TB, want int64) {
+	t.Helper()
+	if got := s.requests.Load(); got != want {
+		t.Errorf("%d requests, want %d", got, want)
+	}
+}
+
+// wantGood and wantBad check what becomes of a token.
+func wantGood(t testing.TB, s *Set, token string) {
+	t.Helper()
+	if payload, err := s.Verify(t.Context(), token); err != nil || string(payload) != "{}" {
+		t.Errorf("payload %q, error %v", payload, err)
+	}
+}
+
+func wantBad(t testing.TB, s *Set, token, text string) error {
+	t.Helper()
+	payload, err := s.Verify(t.Context(), token)
+	if err == nil || payload != nil || !strings.Contains(err.Error(), text) {
+		t.Fatalf("payload %q, error %v, want one with %q", payload, err, text)
+	}
+	checkText(t, err)
+	return err
+}
+
+// idle waits until no attempt is under way.
+func (s *Set) idle() {
+	s.mu.Lock()
+	done := s.running
+	s.mu.Unlock()
+	wait(context.Background(), done)
+}
+
+// checkText fails when an error would not fit on one line of a log, or could
+// play tricks on a terminal.
+func checkText(t testing.TB, err error) {
+	t.Helper()
+	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("error text %.1000q", s)
+	}
+}
+
+func writeFile(t testing.TB, mode os.FileMode, data []byte, path ...string) string {
+	t.Helper()
+	name := filepath.Join(path...)
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, mode); err != nil { // past the umask
+		t.Fatal(err)
+	}
+	return name
+}
+
+// A lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
