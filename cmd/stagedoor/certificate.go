@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/acme"
@@ -24,24 +26,40 @@ type getCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 // certificates keeps what has to outlive a reload: a manager that renews a
 // certificate cannot be stopped, so that the same settings must find it again.
 type certificates struct {
-	managers map[acmeSettings]getCertificate
+	managers map[acmeSettings]*acmeManager
 }
 
 type acmeSettings struct{ domain, cache, email, directory string }
 
+// acmeManager gets certificates for one domain.
+type acmeManager struct {
+	get   getCertificate
+	ready chan struct{} // closed when it has got the first
+}
+
 // source returns where the TLS certificate comes from: files, or ACME.
 func (s *certificates) source(c *Config, r *report) getCertificate {
 	if c.HTTPS.Certificate == "" {
-		return s.acme(acmeSettings{c.Domain, filepath.Join(c.StateDir, acmeDir), c.HTTPS.ACME.Email, c.HTTPS.ACME.Directory})
+		return s.acme(c).get
 	}
 	cert := loadCertificate(c, r)
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }
 }
 
-func (s *certificates) acme(a acmeSettings) getCertificate {
-	if get, ok := s.managers[a]; ok {
-		return get
+func (s *certificates) acme(c *Config) *acmeManager {
+	a := acmeSettings{c.Domain, filepath.Join(c.StateDir, acmeDir), c.HTTPS.ACME.Email, c.HTTPS.ACME.Directory}
+	if m, ok := s.managers[a]; ok {
+		return m
 	}
+	if s.managers == nil {
+		s.managers = map[acmeSettings]*acmeManager{}
+	}
+	m := newACMEManager(a)
+	s.managers[a] = m
+	return m
+}
+
+func newACMEManager(a acmeSettings) *acmeManager {
 	m := &autocert.Manager{
 		Prompt:     autocert.AcceptTOS, // the help of --domain says so
 		Cache:      autocert.DirCache(a.cache),
@@ -49,7 +67,9 @@ func (s *certificates) acme(a acmeSettings) getCertificate {
 		Email:      a.email,
 		Client:     &acme.Client{DirectoryURL: a.directory, UserAgent: "stagedoor/" + version.String()},
 	}
-	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	ready := make(chan struct{})
+	announce := sync.OnceFunc(func() { close(ready) })
+	return &acmeManager{ready: ready, get: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if hello.ServerName == "" {
 			// Clients that connect to an address send no name, and this
 			// gateway has only one.
@@ -57,38 +77,42 @@ func (s *certificates) acme(a acmeSettings) getCertificate {
 			named.ServerName = a.domain
 			hello = &named
 		}
-		return m.GetCertificate(hello)
-	}
-	if s.managers == nil {
-		s.managers = map[acmeSettings]getCertificate{}
-	}
-	s.managers[a] = get
-	return get
+		cert, err := m.GetCertificate(hello)
+		if err == nil && !slices.Contains(hello.SupportedProtos, acme.ALPNProto) { // which is the authority's question
+			announce()
+		}
+		return cert, err
+	}}
 }
 
 // fetchCertificate gets the certificate before the first agent asks, so that
-// what stands in the way is in the log and not in the agents'.
-func fetchCertificate(ctx context.Context, get getCertificate, domain string, log *slog.Logger) {
-	fetched := make(chan error, 1)
+// what stands in the way is in the log and not in the agents'. It returns when
+// there is a certificate, by whoever's connection, or when ctx ends.
+func (m *acmeManager) fetchCertificate(ctx context.Context, domain string, log *slog.Logger) {
+	failed := make(chan error, 1)
 	go func() {
-		_, err := get(&tls.ClientHelloInfo{
+		_, err := m.get(&tls.ClientHelloInfo{
 			ServerName:        domain,
 			SupportedVersions: []uint16{tls.VersionTLS13},
 			CipherSuites:      []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 			SupportedCurves:   []tls.CurveID{tls.CurveP256, tls.X25519},
 			SignatureSchemes:  []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256, tls.PSSWithSHA256},
 		})
-		fetched <- err
-	}()
-	select {
-	case <-ctx.Done(): // autocert gives up by itself within five minutes
-	case err := <-fetched:
 		if err != nil {
+			failed <- err
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done(): // autocert gives up by itself within five minutes
+			return
+		case err := <-failed:
 			log.Error("no certificate yet; agents cannot connect. Check that the domain's address is this machine's, and that port 443 reaches https.listen from the Internet. It is tried again with each connection",
 				"domain", domain, "error", err)
+		case <-m.ready:
+			log.Info("certificate ready", "domain", domain)
 			return
 		}
-		log.Info("certificate ready", "domain", domain)
 	}
 }
 

@@ -37,6 +37,7 @@ type report struct {
 	mistakes []mistake
 	warnings []mistake
 	wrong    map[string]bool // keys with a mistake
+	made     []madeKey       // keys that were missing in the state directory
 	partial  bool            // some of the file was not understood, so that what seems to be missing may be there
 }
 

@@ -47,8 +47,9 @@ func (d *daemon) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	d.serve(group)
 	if d.config.HTTPS.Certificate == "" {
+		manager, domain := d.certificates.acme(d.config), d.config.Domain
 		group.Go(func() error {
-			fetchCertificate(ctx, settings.Certificate, d.config.Domain, d.log)
+			manager.fetchCertificate(ctx, domain, d.log)
 			return nil
 		})
 	}
@@ -75,6 +76,9 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 		return settings, err
 	}
 	d.warn(r)
+	for _, key := range r.made {
+		d.log.Info("key made on the first start: keep a copy", "file", key.file, "purpose", key.purpose)
+	}
 	if d.listeners, err = config.listen(ctx); err != nil {
 		return settings, err
 	}

@@ -221,6 +221,23 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// Whoever starts a gateway has to know what to keep a copy of.
+func TestFirstStartNamesItsKeys(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	r := startDaemon(t, "")
+	for name, purpose := range purposes {
+		r.log.await(t, fmt.Sprintf(`"file":%q,"purpose":%q`, filepath.Join(r.dir, "state", name), purpose), 1)
+	}
+	r.signal(syscall.SIGHUP)
+	r.signal(syscall.SIGTERM) // taken when the reload is done
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(r.log.String(), "key made"); n != len(purposes) {
+		t.Errorf("%d keys were made, want %d:\n%s", n, len(purposes), r.log)
+	}
+}
+
 func TestSignalDrains(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	r := startDaemon(t, "")

@@ -27,6 +27,17 @@ const (
 	acmeDir        = "acme"
 )
 
+// purposes of the keys in the state directory, for their owner.
+var purposes = map[string]string{
+	hostKeyFile:    "guests' ssh knows the gateway by it",
+	guestCAFile:    "vouches for guests towards agents",
+	renewalKeyFile: "lets agents come back",
+	tokenKeyFile:   "signs host tokens (stagedoor token)",
+}
+
+// madeKey is a key that was made on this start.
+type madeKey struct{ file, purpose string }
+
 // settings loads every file that c names and reports what is wrong with them.
 // The result is of use only when r is ok. With create, keys that are missing in
 // the state directory are made; otherwise passing ones take their place, and
@@ -100,7 +111,10 @@ func stateKey[K any](r *report, k keystore, name string, load func(string) (K, b
 	if _, missing := os.Stat(k.path(name)); !k.create && errors.Is(missing, fs.ErrNotExist) {
 		key, err = passing()
 	} else {
-		key, _, err = load(k.path(name))
+		var made bool
+		if key, made, err = load(k.path(name)); made {
+			r.made = append(r.made, madeKey{k.path(name), purposes[name]})
+		}
 	}
 	if err != nil {
 		r.add("state_dir", "%v%s", err, stateDirHint(err))

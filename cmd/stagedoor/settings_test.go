@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -195,4 +197,24 @@ func TestReloadKeepsTheManager(t *testing.T) {
 	if len(s.managers) != 2 {
 		t.Errorf("%d managers for two domains", len(s.managers))
 	}
+}
+
+// What was wrong at the start, and went right with somebody's connection, is
+// told too.
+func TestCertificateComesLate(t *testing.T) {
+	m := &acmeManager{ready: make(chan struct{}), get: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return nil, errors.New("connection refused")
+	}}
+	log := &logBuffer{ended: make(chan struct{})}
+	go func() {
+		defer close(log.ended)
+		m.fetchCertificate(t.Context(), "a.example.com", slog.New(slog.NewTextHandler(log, nil)))
+	}()
+	log.await(t, "connection refused", 1)
+	if strings.Contains(log.String(), "certificate ready") {
+		t.Error("there is none yet")
+	}
+	close(m.ready)
+	log.await(t, "certificate ready", 1)
+	<-log.ended
 }

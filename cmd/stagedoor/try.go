@@ -40,8 +40,8 @@ func newTryCommand() *cobra.Command {
 		Use:   "try",
 		Short: "Run a gateway and an agent on this machine and enter it with ssh",
 		Long: "Try starts a gateway and an agent for the task \"demo\" on this machine, with nothing\n" +
-			"configured. It enters the task once by itself with ssh and scp, and prints the\n" +
-			"commands with which you do. Only this machine can reach it.",
+			"configured. It enters the task by itself with ssh and scp, through the gateway and\n" +
+			"end to end, and prints the commands with which you do. Only this machine can reach it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t := &try{stdin: cmd.InOrStdin(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), connect: connect, verbose: verbose}
@@ -63,7 +63,8 @@ type try struct {
 	dropDir  string // the task's working directory as guests see it
 	ssh, scp string
 	address  string
-	hostKey  ssh.Signer
+	hostKey  ssh.Signer // the gateway's
+	taskKey  ssh.Signer // the host key of the task, for this try
 	throwKey ssh.Signer
 	throwFor string // file of throwKey
 }
@@ -123,7 +124,10 @@ func (t *try) prepare() (err error) {
 		fmt.Fprintf(t.stdout, "First start: keys are made in %s\n", t.dir)
 	}
 	t.throwFor = filepath.Join(t.dir, "id_ed25519")
-	t.throwKey, _, err = auth.LoadOrCreateSigner(t.throwFor)
+	if t.throwKey, _, err = auth.LoadOrCreateSigner(t.throwFor); err != nil {
+		return err
+	}
+	t.taskKey, err = newSigner()
 	return err
 }
 
@@ -184,6 +188,7 @@ func (t *try) start(ctx context.Context, group *errgroup.Group, registered chan<
 	host := &agent.Agent{
 		Gateway:    httpsListener.Addr().String(),
 		Token:      token,
+		HostKey:    t.taskKey,
 		TLSConfig:  &tls.Config{RootCAs: roots},
 		Dir:        t.dropDir,
 		Logger:     log.With("part", "agent"),
@@ -220,11 +225,7 @@ func (t *try) settings() (gateway.Settings, string, *x509.CertPool, error) {
 	if err != nil {
 		return none, "", nil, err
 	}
-	_, caKey, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return none, "", nil, err
-	}
-	ca, err := ssh.NewSignerFromKey(caKey)
+	ca, err := newSigner()
 	if err != nil {
 		return none, "", nil, err
 	}

@@ -28,6 +28,13 @@ import (
 // proofTimeout bounds each step of the proof.
 const proofTimeout = 30 * time.Second
 
+// tryGateway is what the gateway is called in the configuration that is written
+// for ssh, and tryTarget the task on it, as one would type it elsewhere.
+const (
+	tryGateway = "gateway"
+	tryTarget  = tryTask + "@" + tryGateway
+)
+
 // show waits for the agent, proves that the task can be entered, and prints how.
 // It returns when the user has seen enough.
 func (t *try) show(ctx context.Context, registered <-chan agent.Registration) error {
@@ -63,7 +70,7 @@ func (t *try) prove(ctx context.Context) error {
 		if err := t.writeConfig(ownKeys); err != nil {
 			return err
 		}
-		if _, err := t.quiet(ctx, t.ssh, tryTask, "true"); err == nil {
+		if _, err := t.quiet(ctx, t.ssh, tryTarget, "true"); err == nil {
 			failed = nil
 			break
 		} else {
@@ -77,12 +84,15 @@ func (t *try) prove(ctx context.Context) error {
 	if err := t.proveCommand(ctx); err != nil {
 		return err
 	}
-	return t.proveCopy(ctx)
+	if err := t.proveCopy(ctx); err != nil {
+		return err
+	}
+	return t.proveEndToEnd(ctx)
 }
 
 func (t *try) proveCommand(ctx context.Context) error {
 	const command = "echo $STAGEDOOR_TASK runs on $(uname -s), in $(pwd)"
-	out, err := t.quiet(ctx, t.ssh, tryTask, command)
+	out, err := t.quiet(ctx, t.ssh, tryTarget, command)
 	if err != nil {
 		return fmt.Errorf("run a command through the gateway: %w", err)
 	}
@@ -103,7 +113,7 @@ func (t *try) proveCopy(ctx context.Context) error {
 	if err := os.WriteFile(from, want, 0o600); err != nil {
 		return err
 	}
-	if _, err := t.quiet(ctx, t.scp, tryTask+":"+from, to); err != nil {
+	if _, err := t.quiet(ctx, t.scp, tryTarget+":"+from, to); err != nil {
 		return fmt.Errorf("copy a file through the gateway: %w", err)
 	}
 	got, err := os.ReadFile(to)
@@ -114,6 +124,20 @@ func (t *try) proveCopy(ctx context.Context) error {
 		return errors.New("the file that scp brought through the gateway differs from the original")
 	}
 	fmt.Fprintln(t.stdout, "  ✓ scp  1 MiB, the same bytes on both ends")
+	return nil
+}
+
+// proveEndToEnd enters the task through the gateway rather than by it: ssh
+// accepts no host key but the agent's own.
+func (t *try) proveEndToEnd(ctx context.Context) error {
+	out, err := t.quiet(ctx, t.ssh, "-J", tryGateway, tryTask, "echo $STAGEDOOR_TASK")
+	if err != nil {
+		return fmt.Errorf("jump through the gateway: %w", err)
+	}
+	if out != tryTask+"\n" {
+		return fmt.Errorf("jump through the gateway: the task says %q", out)
+	}
+	fmt.Fprintln(t.stdout, "  ✓ ssh -J  end to end: the gateway sees ciphertext only")
 	return nil
 }
 
@@ -134,20 +158,22 @@ func (t *try) quiet(ctx context.Context, program string, args ...string) (string
 
 func (t *try) configFile() string { return filepath.Join(t.dir, "ssh_config") }
 
-// writeConfig writes an ssh configuration that knows the gateway's host key, so
-// that the printed commands are short and ask nothing.
+// writeConfig writes an ssh configuration that knows the host keys of gateway
+// and task, so that the printed commands are short and ask nothing.
 func (t *try) writeConfig(ownKeys bool) error {
 	host, port, err := net.SplitHostPort(t.address)
 	if err != nil {
 		return err
 	}
 	known := filepath.Join(t.dir, "known_hosts")
-	line := "stagedoor-try " + string(ssh.MarshalAuthorizedKey(t.hostKey.PublicKey()))
-	if err := os.WriteFile(known, []byte(line), 0o600); err != nil {
-		return fmt.Errorf("write the gateway's host key for ssh: %w", err)
+	lines := fmt.Sprintf("stagedoor-try %sstagedoor-try-task %s", ssh.MarshalAuthorizedKey(t.hostKey.PublicKey()), ssh.MarshalAuthorizedKey(t.taskKey.PublicKey()))
+	if err := os.WriteFile(known, []byte(lines), 0o600); err != nil {
+		return fmt.Errorf("write the host keys for ssh: %w", err)
 	}
-	config := fmt.Sprintf("# Written by stagedoor try.\nHost %s\n  HostName %s\n  Port %s\n  User %s\n  HostKeyAlias stagedoor-try\n  UserKnownHostsFile %q\n  StrictHostKeyChecking yes\n",
-		tryTask, host, port, tryTask, known)
+	config := fmt.Sprintf("# Written by stagedoor try.\nHost %s\n  HostName %s\n  Port %s\n  HostKeyAlias stagedoor-try\n"+
+		"Host %s\n  HostKeyAlias stagedoor-try-task\n"+
+		"Host %[1]s %[4]s\n  UserKnownHostsFile %q\n  StrictHostKeyChecking yes\n",
+		tryGateway, host, port, tryTask, known)
 	if !ownKeys {
 		config += fmt.Sprintf("  IdentityFile %q\n  IdentitiesOnly yes\n", t.throwFor)
 	}
@@ -160,11 +186,13 @@ func (t *try) writeConfig(ownKeys bool) error {
 // printCommands prints what the user can copy. What is printed works as it is.
 func (t *try) printCommands() {
 	config := shellQuote(t.configFile())
-	fmt.Fprintf(t.stdout, "\nYour turn, in another terminal:\n\n    ssh -F %s %s\n", config, tryTask)
+	fmt.Fprintf(t.stdout, "\nYour turn, in another terminal:\n\n    ssh -F %s %s\n", config, tryTarget)
 	if file := t.someFile(); file != "" {
-		fmt.Fprintf(t.stdout, "    scp -F %s %s:%s %s\n", config, tryTask, shellQuote(file), shellQuote(os.TempDir()))
+		fmt.Fprintf(t.stdout, "    scp -F %s %s:%s %s\n", config, tryTarget, shellQuote(file), shellQuote(os.TempDir()))
 	}
-	fmt.Fprintf(t.stdout, "\nOn a gateway of your own that is  ssh TASK@terminal.example.com\n")
+	fmt.Fprintf(t.stdout, "    ssh -F %s -J %s %s\n", config, tryGateway, tryTask)
+	fmt.Fprint(t.stdout, "\nOn a gateway of your own that is  ssh TASK@terminal.example.com  and, end to end,\n"+
+		"ssh -J terminal.example.com TASK\n")
 }
 
 // someFile is a file of the task's directory that scp can fetch, if there is
@@ -184,7 +212,7 @@ func (t *try) someFile() string {
 
 // enter runs ssh in the foreground, for --connect.
 func (t *try) enter(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, t.ssh, "-F", t.configFile(), tryTask)
+	cmd := exec.CommandContext(ctx, t.ssh, "-F", t.configFile(), tryTarget)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.stdin, t.stdout, t.stderr
 	err := cmd.Run()
 	var exit *exec.ExitError

@@ -36,7 +36,7 @@ func TestTry(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"✓ ssh  demo runs on Linux, in " + dir, "✓ scp  1 MiB, the same bytes on both ends"} {
+	for _, want := range []string{"✓ ssh  demo runs on Linux, in " + dir, "✓ scp  1 MiB, the same bytes on both ends", "✓ ssh -J  end to end"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -67,16 +67,18 @@ func TestTryPrintsWhatWorks(t *testing.T) {
 			commands = append(commands, strings.TrimSpace(line))
 		}
 	}
-	if len(commands) != 2 {
-		t.Fatalf("commands %q, want an ssh and an scp", commands)
+	if len(commands) != 3 {
+		t.Fatalf("commands %q, want an ssh, an scp and an ssh -J", commands)
 	}
 	typed := func(line string) string {
 		shell := exec.CommandContext(ctx, "bash", "-c", line)
 		shell.Dir, shell.Env = t.TempDir(), cmd.Env
 		return mustRun(t, shell)
 	}
-	if got := typed(commands[0] + " -- pwd"); got != dir+"\n" {
-		t.Errorf("%s -- pwd: %q", commands[0], got)
+	for _, command := range []string{commands[0], commands[2]} {
+		if got := typed(command + " -- pwd"); got != dir+"\n" {
+			t.Errorf("%s -- pwd: %q", command, got)
+		}
 	}
 	mustDo(t, os.Mkdir(filepath.Join(dir, "elsewhere"), 0o700))
 	typed(strings.TrimSuffix(commands[1], dir) + filepath.Join(dir, "elsewhere"))
