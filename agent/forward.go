@@ -52,11 +52,11 @@ func (g *guest) connect(nc ssh.NewChannel, network, address string) {
 		return
 	}
 	defer c.Close()
+	g.server.touch()
 	ch, requests, err := nc.Accept()
 	if err != nil {
 		return // the connection has ended
 	}
-	g.server.touch()
 	g.log.Debug("forwarding", "to", clipped(address))
 	g.relay(ch, requests, c)
 }

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"github.com/stagedoor/stagedoor/auth"
 )
 
 const (
@@ -21,32 +19,6 @@ const (
 type halfConn interface {
 	net.Conn
 	CloseWrite() error
-}
-
-// openChannel opens a channel to the guest, if the guest may have it. It waits for the guest's answer, which may never come, and
-// returns at the latest when the connection has ended.
-func (g *guest) openChannel(channelType string, extra []byte) (ssh.Channel, <-chan *ssh.Request, error) {
-	if err := auth.AllowChannel(g.permissions(), auth.Host, channelType, extra); err != nil {
-		return nil, nil, err
-	}
-	type answer struct {
-		ch       ssh.Channel
-		requests <-chan *ssh.Request
-		err      error
-	}
-	answered := make(chan answer, 1)
-	// On a goroutine that nobody waits for: for some microseconds while the connection ends, x/crypto lets a channel be opened
-	// that it never hears of again, and OpenChannel hangs for good.
-	go func() {
-		ch, requests, err := g.conn.OpenChannel(channelType, extra)
-		answered <- answer{ch, requests, err}
-	}()
-	select {
-	case a := <-answered:
-		return a.ch, a.requests, a.err
-	case <-g.ctx.Done():
-		return nil, nil, net.ErrClosed // a channel that was opened at the last moment has ended with the connection
-	}
 }
 
 // relay passes bytes between a channel and a connection, with half-closes: the end of one direction leaves the other alone. It

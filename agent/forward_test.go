@@ -324,10 +324,10 @@ func TestConnectionIsLost(t *testing.T) {
 	fmt.Fprint(fc, "some")
 	full, err := c.Dial("tcp", stuck)
 	must(t, err)
-	var wg sync.WaitGroup
-	wg.Go(func() { io.Copy(full, zeroes{}) })
 	_, err = io.CopyN(full, zeroes{}, 1<<20)
 	must(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() { io.Copy(full, zeroes{}) }) // until nothing more fits
 	if out := output(t, c, "echo alive"); out != "alive\n" {
 		t.Errorf("%q", out)
 	}
