@@ -231,3 +231,7 @@ func TestSessionWithoutTask(t *testing.T) {
 		}
 	}
 }
+
+func withHostKey(key ssh.Signer) func(*agent.Agent) {
+	return func(a *agent.Agent) { a.HostKey = key }
+}
