@@ -359,15 +359,13 @@ func TestMistakesStartNothing(t *testing.T) {
 	}
 }
 
-// TestProxyCommand enters a task with the real ssh over a WebSocket, with
-// nothing configured beyond what startDaemon sets: the token is signed with the
-// key that the gateway made.
-func TestProxyCommand(t *testing.T) {
-	testenv.Need(t, "ssh")
-	r := startDaemon(t, "")
-	key := testenv.NewKey(t, r.dir, "alice")
+// startHost has a host register for task-1, into which the keys in a file may
+// enter, and returns when it has. change may be nil.
+func (r *running) startHost(keys string, change func(*agent.Agent)) {
+	t := r.t
+	t.Helper()
 	var token bytes.Buffer
-	args := []string{"token", "--config", r.file, "--task", "task-1", "--authorized-keys", key.File + ".pub"}
+	args := []string{"token", "--config", r.file, "--task", "task-1", "--authorized-keys", keys}
 	if err := run(t.Context(), args, nil, &token, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -380,10 +378,13 @@ func TestProxyCommand(t *testing.T) {
 		Gateway: r.httpsAddress(), Token: strings.TrimSpace(token.String()), TLSConfig: &tls.Config{RootCAs: roots},
 		Dir: r.dir, Registered: func(reg agent.Registration) { registered <- reg },
 	}
+	if change != nil {
+		change(host)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- host.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	t.Cleanup(func() { cancel(); <-ended })
 	select {
 	case <-registered:
 	case err := <-ended:
@@ -392,6 +393,16 @@ func TestProxyCommand(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("the agent did not register:\n%s", r.log)
 	}
+}
+
+// TestProxyCommand enters a task with the real ssh over a WebSocket, with
+// nothing configured beyond what startDaemon sets: the token is signed with the
+// key that the gateway made.
+func TestProxyCommand(t *testing.T) {
+	testenv.Need(t, "ssh")
+	r := startDaemon(t, "")
+	key := testenv.NewKey(t, r.dir, "alice")
+	r.startHost(key.File+".pub", nil)
 
 	_, port, _ := net.SplitHostPort(r.httpsAddress())
 	hostKey, err := ssh.ParsePrivateKey([]byte(read(t, filepath.Join(r.dir, "state", hostKeyFile))))

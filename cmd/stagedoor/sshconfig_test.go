@@ -10,16 +10,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/agent"
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // parsed is what the real ssh makes of a configuration for one host: its
 // settings in order, without those of other lines that name the host.
-func parsed(t testing.TB, ssh, config, host string) []string {
+func parsed(t testing.TB, client, config, host string) []string {
 	t.Helper()
-	cmd := exec.CommandContext(context.Background(), ssh, "-G", "-F", config, "--", host)
+	cmd := exec.CommandContext(context.Background(), client, "-G", "-F", config, "--", host)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("ssh -G %q: %v", host, err)
@@ -41,14 +46,14 @@ func settings(lines, before []string) []string {
 // Whatever is printed means to ssh what was asked for, for the hosts that were
 // meant and no others.
 func FuzzSSHConfig(f *testing.F) {
-	ssh := testenv.Need(f, "ssh")
+	client := testenv.Need(f, "ssh")
 	dir := f.TempDir()
 	empty := filepath.Join(dir, "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		f.Fatal(err)
 	}
 	const unrelated = "unrelated.test"
-	nothing := parsed(f, ssh, empty, unrelated)
+	nothing := parsed(f, client, empty, unrelated)
 	for _, seed := range [][4]string{
 		{"terminal.example.com", "", "", ""},
 		{"Terminal.example.com:2222", "~/.ssh/id work", "task-*", "443"},
@@ -89,7 +94,7 @@ func FuzzSSHConfig(f *testing.F) {
 		}
 		if c.domain != "" {
 			host := "task-1." + c.domain
-			got := settings(parsed(t, ssh, config, host), nothing)
+			got := settings(parsed(t, client, config, host), nothing)
 			end := append(slices.Clone(want), "proxyjump %n@"+c.address())
 			if slices.Sort(end); !slices.Equal(sorted(got), end) {
 				t.Errorf("%s: ssh reads %q, want %q", host, got, end)
@@ -102,14 +107,14 @@ func FuzzSSHConfig(f *testing.F) {
 		if https != "" {
 			own = append(slices.Clone(own), "proxycommand stagedoor proxy "+strings.TrimSuffix(c.host+" "+c.httpsPort, " 443"))
 		}
-		got := settings(parsed(t, ssh, config, c.host), nothing)
+		got := settings(parsed(t, client, config, c.host), nothing)
 		if !matched(c.tasks, c.host) && !slices.Equal(sorted(got), sorted(own)) {
 			t.Errorf("%s: ssh reads %q, want %q", c.host, got, own)
 		}
 		if c.host == unrelated || matched(c.tasks, unrelated) {
 			return
 		}
-		if got := settings(parsed(t, ssh, config, unrelated), nothing); len(got) > 0 {
+		if got := settings(parsed(t, client, config, unrelated), nothing); len(got) > 0 {
 			t.Errorf("a host that has nothing to do with it: %q", got)
 		}
 	})
@@ -123,6 +128,86 @@ func matched(patterns []string, host string) bool {
 		ok, err := filepath.Match(p, host)
 		return ok && err == nil
 	})
+}
+
+// TestSSHConfigWorks appends what is printed to files of ssh that were empty,
+// and types what its comments say: nothing is asked, and end to end no other
+// host is taken for the task's.
+func TestSSHConfigWorks(t *testing.T) {
+	client := testenv.Need(t, "ssh")
+	r := startDaemon(t, "")
+	ca, other, user := testenv.NewKey(t, r.dir, "ca"), testenv.NewKey(t, r.dir, "other"), testenv.NewKey(t, r.dir, "users")
+	alice := certified(t, r.dir, user, "task-1")
+	hostKey := testenv.Signer(t)
+	r.startHost(write(t, filepath.Join(r.dir, "keys"), "cert-authority "+user.Line+"\n"), func(a *agent.Agent) {
+		cert, err := auth.IssueHostCertificate(ca.Signer, hostKey.PublicKey(), []string{"task-1", "task-1.localhost"}, time.Now().Add(-time.Minute), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.HostKey, a.HostCertificate = hostKey, cert
+	})
+	_, sshPort, _ := net.SplitHostPort(r.sshAddress())
+	_, httpsPort, _ := net.SplitHostPort(r.httpsAddress())
+	gatewayKey, err := auth.LoadSigner(filepath.Join(r.dir, "state", hostKeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := write(t, filepath.Join(r.dir, "host.pub"), string(ssh.MarshalAuthorizedKey(gatewayKey.PublicKey())))
+	enter := func(target string, ca testenv.Key, flags ...string) (string, error) {
+		flags = append([]string{"ssh-config", "--gateway", "localhost:" + sshPort, "--host-ca", ca.File + ".pub", "--identity", alice}, flags...)
+		config := printed(t, flags...)
+		known := write(t, filepath.Join(t.TempDir(), "known_hosts"), printed(t, append(flags, "--known-hosts", "--host-key", host)...))
+		config += "Host *\n    UserKnownHostsFile " + known + "\n    GlobalKnownHostsFile none\n    IdentityAgent none\n    BatchMode yes\n"
+		cmd := exec.CommandContext(t.Context(), client, "-F", write(t, filepath.Join(t.TempDir(), "config"), config), target, "echo $STAGEDOOR_TASK")
+		cmd.Env = append(os.Environ(), "STAGEDOOR_CA_FILE="+filepath.Join(r.dir, "cert.pem"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for _, c := range []struct {
+		target string
+		flags  []string
+	}{
+		{"task-1.localhost", nil},
+		{"Task-1.localhost", nil},
+		{"somebody@task-1.localhost", nil},
+		{"task-1", []string{"--tasks", "task-*"}},
+		{"task-1@localhost", nil},
+		{"task-1.localhost@localhost", nil},
+		{"task-1.localhost", []string{"--over-https=" + httpsPort}},
+		{"task-1@localhost", []string{"--over-https=" + httpsPort}},
+	} {
+		if out, err := enter(c.target, ca, c.flags...); err != nil || out != "task-1\n" {
+			t.Errorf("ssh %s, %v: %v: %s\n%s", c.target, c.flags, err, out, r.log)
+		}
+	}
+	if out, err := enter("task-1.localhost", other); err == nil || !strings.Contains(out, "Host key verification failed") {
+		t.Errorf("with another authority: %v: %s", err, out)
+	}
+	if out, err := enter("task-2.localhost", ca); err == nil {
+		t.Errorf("a task that is not there: %s", out)
+	}
+}
+
+// printed runs the program and returns what it prints.
+func printed(t *testing.T, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if err := run(t.Context(), args, nil, &stdout, &stderr); err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return stdout.String()
+}
+
+// certified makes a key in dir with a certificate by ca beside it, and returns
+// its file.
+func certified(t *testing.T, dir string, ca testenv.Key, principal string) string {
+	t.Helper()
+	key := testenv.NewKey(t, dir, "certified")
+	keygen := exec.CommandContext(t.Context(), testenv.Need(t, "ssh-keygen"), "-q", "-s", ca.File, "-I", "alice", "-n", principal, key.File+".pub")
+	if out, err := keygen.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return key.File
 }
 
 // The address that people type comes back as they would type it.
