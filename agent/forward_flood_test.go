@@ -193,3 +193,61 @@ func TestConnectionsWhileTheGuestGoes(t *testing.T) {
 	}
 	h.Close()
 }
+
+// TestForwardsLeaveNothing ends forwarded connections in all ways and counts what is left.
+func TestForwardsLeaveNothing(t *testing.T) {
+	h := newTestHost(t, nil)
+	targets := []string{target(t, "tcp", echo), target(t, "tcp", answerAtEOF), target(t, "tcp", func(c halfConn) {
+		c.(*net.TCPConn).SetLinger(0) // a reset
+	}), unusedAddress(t)}
+	round := func(n int) {
+		for i := range n {
+			c, err := dialWith(t, h, h.addr, ssh.PublicKeys(h.guest))
+			must(t, err)
+			for j := range 8 {
+				leakyForward(t, c, targets[j%len(targets)], i+j)
+			}
+			c.Close()
+		}
+		eventually(t, "the end of all connections", func() bool {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return len(h.guests) == 0
+		})
+	}
+	round(5)
+	before := held(t)
+	round(50)
+	eventually(t, fmt.Sprintf("the same descriptors and goroutines as before, %v", before), func() bool {
+		after := held(t)
+		return after[0] <= before[0] && after[1] <= before[1]
+	})
+}
+
+// leakyForward forwards one connection each way and ends them, or leaves that to the end of c.
+func leakyForward(t *testing.T, c *ssh.Client, target string, how int) {
+	t.Helper()
+	if fc, err := c.Dial("tcp", target); err == nil {
+		fmt.Fprint(fc, "some")
+		switch how % 3 {
+		case 0:
+			fc.Close()
+		case 1:
+			fc.(interface{ CloseWrite() error }).CloseWrite()
+		}
+	}
+	l, err := c.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	nc := dialTarget(t, "tcp", l.Addr().String())
+	fc, err := l.Accept()
+	must(t, err)
+	switch how % 4 {
+	case 0:
+		fc.Close()
+	case 1:
+		l.Close()
+	case 2:
+		nc.(*net.TCPConn).SetLinger(0)
+	}
+	nc.Close()
+}
