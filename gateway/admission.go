@@ -39,7 +39,12 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	if err != nil {
 		return tunnel.Welcome{}, err
 	}
-	if a.claim, err = a.s.claim(ctx, a.settings, a.reg); err != nil {
+	release, err := a.s.reserveTunnel(a.reg.task, a.settings.Limits)
+	if err != nil {
+		return tunnel.Welcome{}, err
+	}
+	defer release() // by then it was published
+	if a.claim, err = a.s.claim(ctx, a.reg); err != nil {
 		return tunnel.Welcome{}, err
 	}
 	a.tunnel = t
@@ -145,13 +150,30 @@ func refusalFor(err error) *tunnel.Refusal {
 	return &tunnel.Refusal{Code: code, Message: err.Error()}
 }
 
-// claim takes the task in the registry.
-func (s *Server) claim(ctx context.Context, settings *Settings, reg registration) (registry.Claim, error) {
-	task := string(reg.task)
-	if n := s.tunnelsOf(task); n >= settings.Limits.TunnelsPerTask {
+// reserveTunnel counts a tunnel that is about to be published, until release is
+// called: agents that come at a time must not pass the limit side by side.
+func (s *Server) reserveTunnel(task auth.TaskID, l Limits) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.admitting[task]
+	if h := s.hosts[string(task)]; h != nil {
+		n += len(h.tunnels)
+	}
+	if n >= l.TunnelsPerTask {
 		return nil, &tunnel.Refusal{Code: tunnel.CodeLimit, Retry: true,
 			Message: fmt.Sprintf("task %s has %d tunnels already, the most that this gateway allows", task, n)}
 	}
+	s.admitting[task]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		decrement(s.admitting, task)
+	}, nil
+}
+
+// claim takes the task in the registry.
+func (s *Server) claim(ctx context.Context, reg registration) (registry.Claim, error) {
+	task := string(reg.task)
 	if err := s.remembered(reg); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"net"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,13 +32,7 @@ func (w *world) startHost(task, token string, serve func(*fakeHost, *tunnel.Stre
 	w.t.Helper()
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
 	h := &fakeHost{hostKey: testenv.Signer(w.t)}
-	d := &tunnel.Dialer{
-		Gateway: w.https, Key: key, TLSConfig: &tls.Config{RootCAs: w.roots},
-		Hello: func() tunnel.Hello {
-			return tunnel.Hello{Task: task, Token: token, HostKey: h.hostKey.PublicKey().Marshal()}
-		},
-	}
-	l, err := d.Dial(w.t.Context())
+	l, err := w.tunnelDialer(task, token, key, h.hostKey).Dial(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -49,6 +45,16 @@ func (w *world) startHost(task, token string, serve func(*fakeHost, *tunnel.Stre
 	})
 	w.t.Cleanup(h.end)
 	return h
+}
+
+// tunnelDialer registers a host by hand.
+func (w *world) tunnelDialer(task, token string, key ed25519.PrivateKey, hostKey ssh.Signer) *tunnel.Dialer {
+	return &tunnel.Dialer{
+		Gateway: w.https, Key: key, TLSConfig: &tls.Config{RootCAs: w.roots},
+		Hello: func() tunnel.Hello {
+			return tunnel.Hello{Task: task, Token: token, HostKey: hostKey.PublicKey().Marshal()}
+		},
+	}
 }
 
 func (h *fakeHost) accept(l *tunnel.Listener, serve func(*fakeHost, *tunnel.Stream)) {
@@ -85,4 +91,16 @@ func await[T any](t *testing.T, c <-chan T, what string) (v T) {
 		t.Fatalf("waited in vain for %s", what)
 	}
 	return v
+}
+
+// metric is the value of one of the gateway's metrics, "" if there is none.
+func (w *world) metric(name string) string {
+	r := httptest.NewRecorder()
+	w.server.PrivateHandler().ServeHTTP(r, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(r.Body.String()) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }

@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/gateway/splice"
 	"github.com/stagedoor/stagedoor/tunnel"
@@ -75,6 +76,7 @@ type Server struct {
 	pending    map[net.Conn]struct{} // not signed in yet
 	hosts      map[string]*host      // by task
 	keys       keyIndex              // of their grants
+	admitting  map[auth.TaskID]int   // tunnels that are about to be published
 	guests     map[*guest]struct{}
 	identities map[string]int // open channels
 	idle       *sync.Cond     // signalled when a guest leaves
@@ -99,6 +101,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		pending:    make(map[net.Conn]struct{}),
 		hosts:      make(map[string]*host),
 		keys:       make(keyIndex),
+		admitting:  make(map[auth.TaskID]int),
 		guests:     make(map[*guest]struct{}),
 		identities: make(map[string]int),
 	}

@@ -43,6 +43,12 @@ type world struct {
 // newWorld starts a gateway, with settings changed by each of change.
 func newWorld(t *testing.T, change ...func(*gateway.Settings)) *world {
 	t.Helper()
+	return newWorldWith(t, gateway.Options{}, change...)
+}
+
+// newWorldWith does so with options, to which it adds the logger.
+func newWorldWith(t *testing.T, o gateway.Options, change ...func(*gateway.Settings)) *world {
+	t.Helper()
 	cert, roots := testenv.Certificate(t)
 	tokenPublic, tokenKey, _ := ed25519.GenerateKey(rand.Reader)
 	_, renewalKey, _ := ed25519.GenerateKey(rand.Reader)
@@ -62,7 +68,8 @@ func newWorld(t *testing.T, change ...func(*gateway.Settings)) *world {
 		f(&w.settings)
 	}
 	var err error
-	w.server, err = gateway.New(w.settings, gateway.Options{Logger: w.log.logger()})
+	o.Logger = w.log.logger()
+	w.server, err = gateway.New(w.settings, o)
 	if err != nil {
 		t.Fatal(err)
 	}

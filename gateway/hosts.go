@@ -277,15 +277,6 @@ func (s *Server) tunnelOf(task string) (t *tunnel.Tunnel, reg registration, arri
 	return h.current, h.registration, h.arrived
 }
 
-func (s *Server) tunnelsOf(task string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if h := s.hosts[task]; h != nil {
-		return len(h.tunnels)
-	}
-	return 0
-}
-
 func (s *Server) tunnelCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
