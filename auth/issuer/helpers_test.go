@@ -1,0 +1,229 @@
+package issuer
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/go-jose/go-jose/v4"
+	"go.uber.org/goleak"
+
+	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/jwks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// noon is a moment for tests with a clock of their own.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const gateway = "https://gateway.example.com" // the audience
+
+type clock struct{ now atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.now.Store(noon.UnixNano())
+	return c
+}
+
+func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
+func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// rsaKey takes a while to make, so there is one.
+var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
+
+func newEd25519() ed25519.PrivateKey {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return must(key, err)
+}
+
+// compact writes a token by hand.
+func compact(header, payload string, sign func(input []byte) []byte) string {
+	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+	return input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input)))
+}
+
+func withRS256(key *rsa.PrivateKey) func([]byte) []byte {
+	return func(input []byte) []byte {
+		sum := sha256.Sum256(input)
+		return must(rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:]))
+	}
+}
+
+// A ci is the issuer of a CI provider: discovery document and keys by HTTPS.
+type ci struct {
+	*httptest.Server
+	discovered atomic.Int64
+	fetched    atomic.Int64
+
+	mu       sync.Mutex
+	document http.HandlerFunc // nil: the right one
+	keys     http.HandlerFunc // nil: key 1
+}
+
+func newCI(t testing.TB) *ci {
+	t.Helper()
+	s := &ci{}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *ci) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	document, keys := s.document, s.keys
+	s.mu.Unlock()
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/.well-known/openid-configuration"):
+		s.discovered.Add(1)
+		if document == nil {
+			document = s.documentOf(s.URL + strings.TrimSuffix(r.URL.Path, "/.well-known/openid-configuration"))
+		}
+		document(w, r)
+	case r.URL.Path == "/jwks":
+		s.fetched.Add(1)
+		if keys == nil {
+			keys = keysOf("1", rsaKey())
+		}
+		keys(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (s *ci) answers(document, keys http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.document, s.keys = document, keys
+}
+
+func (s *ci) documentOf(issuer string) http.HandlerFunc {
+	return jsonOf(map[string]any{
+		"issuer": issuer, "jwks_uri": s.URL + "/jwks", "id_token_signing_alg_values_supported": []string{"RS256"},
+		"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
+	})
+}
+
+func jsonOf(v any) http.HandlerFunc {
+	data := must(json.Marshal(v))
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(data)
+	}
+}
+
+func keysOf(id string, key crypto.Signer) http.HandlerFunc {
+	return jsonOf(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: id, Use: "sig"}}})
+}
+
+func (s *ci) options() (*Options, *clock) {
+	pool, c := x509.NewCertPool(), newClock()
+	pool.AddCert(s.Certificate())
+	return &Options{Keys: jwks.Options{
+		RootCAs: pool, Now: c.Now, Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute,
+	}}, c
+}
+
+// verifier returns one for tokens of this issuer by a profile.
+func (s *ci) verifier(t testing.TB, p Profile, change ...func(*Options)) (*Verifier, *clock) {
+	t.Helper()
+	o, c := s.options()
+	for _, f := range change {
+		f(o)
+	}
+	if p.Issuer == "" {
+		p.Issuer = s.URL
+	}
+	v, err := New(p, gateway, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	return v, c
+}
+
+// simple is a profile with as little as can be.
+func simple() Profile { return Profile{Name: "ci", Task: "ci-{job_id}"} }
+
+// claimsOf are those of a good token at noon, with members replaced, or with nil
+// removed.
+func (s *ci) claimsOf(change map[string]any) map[string]any {
+	c := map[string]any{
+		"iss": s.URL, "aud": gateway, "sub": "job", "jti": "4a576b35-ff09-41c5-af2c-ca62dd89b76a",
+		"iat": noon.Unix(), "nbf": noon.Add(-5 * time.Minute).Unix(), "exp": noon.Add(5 * time.Minute).Unix(), "job_id": "7",
+	}
+	maps.Copy(c, change)
+	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
+	return c
+}
+
+// token signs claims as the issuer does.
+func (s *ci) token(change map[string]any) string {
+	return signed(string(must(json.Marshal(s.claimsOf(change)))))
+}
+
+func signed(payload string) string {
+	return compact(`{"typ":"JWT","alg":"RS256","kid":"1"}`, payload, withRS256(rsaKey()))
+}
+
+func wantGood(t testing.TB, v *Verifier, token string) *Identity {
+	t.Helper()
+	id, err := v.Verify(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// wantBad checks that a token is refused as it should be, and with words.
+func wantBad(t testing.TB, v *Verifier, token string, kind error, text string) {
+	t.Helper()
+	id, err := v.Verify(t.Context(), token)
+	if !errors.Is(err, kind) || id != nil || !strings.Contains(fmt.Sprint(err), text) {
+		t.Errorf("%+v, error %v, want %v with %q", id, err, kind, text)
+		return
+	}
+	for _, other := range []error{auth.ErrTokenInvalid, auth.ErrTokenExpired, ErrUnavailable} {
+		if other != kind && errors.Is(err, other) {
+			t.Errorf("%v is %v, too", err, other)
+		}
+	}
+	if s := err.Error(); len(s) > 800 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("error text %.1000q", s)
+	}
+	if len(token) > 40 && strings.Contains(err.Error(), token[len(token)-30:]) {
+		t.Errorf("the error holds the token: %v", err)
+	}
+}
+
+func marshal(v any) []byte { return must(json.Marshal(v)) }
+
+func sign(key ed25519.PrivateKey, input []byte) []byte { return ed25519.Sign(key, input) }
