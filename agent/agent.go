@@ -15,6 +15,9 @@
 // without a terminal; what made a session of its own (setsid, tmux, a daemon) lives on. After a program has ended by itself,
 // whatever it left in the background lives on too.
 //
+// The guest's ssh-agent and display are reached by sockets that belong to the session which asked for them, in a private directory
+// that goes with it; under sshd the agent's is the connection's, and the cookie of the display goes to the user's .Xauthority.
+//
 // Programs inherit no descriptors: when the first one starts, all but the standard ones of this process become close-on-exec.
 package agent
 

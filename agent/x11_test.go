@@ -216,6 +216,38 @@ func TestX11Channels(t *testing.T) {
 	}
 }
 
+// A window lives on when the command that opened it has ended, until the guest goes.
+func TestX11WindowsOutliveTheirSession(t *testing.T) {
+	testenv.Need(t, "xauth")
+	h := newTestHost(t, nil)
+	c := h.dial()
+	opened := c.HandleChannelOpen("x11")
+	ch := openSession(t, c)
+	must(t, request(ch, "x11-req", x11Payload(false, "MIT-MAGIC-COOKIE-1", "00ff", 0)))
+	must(t, request(ch, "exec", ssh.Marshal(struct{ C string }{"echo $DISPLAY $XAUTHORITY; read x"})))
+	display, authority, _ := strings.Cut(readLine(t, bufio.NewReader(ch)), " ")
+	var number int
+	fmt.Sscanf(display, "localhost:%d", &number)
+	window, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", 6000+number))
+	must(t, err)
+	defer window.Close()
+	guestEnd, reqs, err := (<-opened).Accept()
+	must(t, err)
+	go ssh.DiscardRequests(reqs)
+	ch.Close()
+	h.noPrivateDir(authority)
+	h.noDisplay(display)
+	guestEnd.Write([]byte("key"))
+	got := make([]byte, 3)
+	if _, err := io.ReadFull(window, got); string(got) != "key" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	c.Close()
+	if b, err := io.ReadAll(window); len(b) != 0 || err != nil {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
 func readLine(t *testing.T, r *bufio.Reader) string {
 	t.Helper()
 	s, err := r.ReadString('\n')
