@@ -221,36 +221,57 @@ func TestForgettingKeepsFlights(t *testing.T) {
 	}
 }
 
+// TestExpand: accounts are looked up side by side, and each has its own result.
 func TestExpand(t *testing.T) {
-	good, bad := newFake(t, GitHub), newFake(t, Gitea)
+	good, slow := newFake(t, GitHub), newFake(t, Gitea)
 	key := newPublicKey(t)
 	good.set(7, person{login: "alice-now", keys: line(key)})
-	bad.fault(func(_ http.ResponseWriter, q *http.Request) bool { <-q.Context().Done(); return true })
+	seen := make(chan struct{})
+	var once sync.Once
+	good.fault(func(http.ResponseWriter, *http.Request) bool { once.Do(func() { close(seen) }); return false })
+	slow.fault(func(w http.ResponseWriter, q *http.Request) bool {
+		select {
+		case <-seen: // the other one has been asked meanwhile
+		case <-q.Context().Done():
+		}
+		return always(500)(w, q)
+	})
 	pool := good.roots()
-	pool.AddCert(bad.Certificate())
+	pool.AddCert(slow.Certificate())
 	r := good.resolver(t, func(c *Config) {
 		c.RootCAs = pool
-		c.Forges = append(c.Forges, Forge{Name: "slow", Kind: Gitea, URL: bad.URL})
+		c.Forges = append(c.Forges, Forge{Name: "slow", Kind: Gitea, URL: slow.URL})
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
 	var accounts []Account
 	for _, s := range []string{"slow:bob", "forge:alice#7", "forge:nobody", "elsewhere:carol", "slow:#8"} {
 		accounts = append(accounts, account(t, s))
 	}
-	results := r.Expand(ctx, accounts)
-	for i, want := range []error{ErrUnavailable, nil, ErrNoAccount, ErrUnavailable, ErrUnavailable} {
-		if results[i].Account != accounts[i] || !errors.Is(results[i].Err, want) || want == nil && results[i].Err != nil {
-			t.Errorf("%s: %+v, want %v", accounts[i], results[i], want)
+	check := func(results []Result) {
+		t.Helper()
+		for i, want := range []error{ErrUnavailable, nil, ErrNoAccount, ErrUnavailable, ErrUnavailable} {
+			if results[i].Account != accounts[i] || !errors.Is(results[i].Err, want) || want == nil && results[i].Err != nil {
+				t.Errorf("%s: %+v, want %v", accounts[i], results[i], want)
+			}
+			if results[i].Err != nil {
+				checkText(t, results[i].Err)
+			}
 		}
-		if results[i].Err != nil {
-			checkText(t, results[i].Err)
+		want := strings.TrimSpace(line(key)) + " forge:alice-now"
+		if got := results[1].Lines(); len(got) != 1 || got[0] != want {
+			t.Errorf("lines %q, want %q", got, want)
 		}
 	}
-	want := strings.TrimSpace(line(key)) + " forge:alice-now"
-	if got := results[1].Lines(); len(got) != 1 || got[0] != want {
-		t.Errorf("lines %q, want %q", got, want)
+	check(r.Expand(t.Context(), accounts))
+
+	slow.fault(func(_ http.ResponseWriter, q *http.Request) bool { <-q.Context().Done(); return true })
+	good.clock.pass(time.Minute) // bob and #8 may be asked for again
+	good.fault(nil)
+	if _, err := r.Keys(t.Context(), account(t, "forge:nobody")); !errors.Is(err, ErrNoAccount) {
+		t.Error(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	check(r.Expand(ctx, accounts)) // what there was time for
 	if got := r.Expand(t.Context(), nil); len(got) != 0 {
 		t.Errorf("nobody expands to %v", got)
 	}
