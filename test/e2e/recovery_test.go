@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -184,12 +185,14 @@ func TestSilentLink(t *testing.T) {
 }
 
 // link is a TCP relay whose connections can fall silent: bytes are swallowed,
-// nothing is closed. Later connections work.
+// nothing is closed. Or they can be cut. Later connections work.
 type link struct {
 	net.Listener
 	target string
 	silent atomic.Int64 // connections up to this number
 	count  atomic.Int64
+	mu     sync.Mutex // guards conns
+	conns  []net.Conn
 }
 
 func newLink(t *testing.T, target string) *link {
@@ -213,10 +216,23 @@ func (l *link) serve() {
 			c.Close()
 			continue
 		}
+		l.mu.Lock()
+		l.conns = append(l.conns, c, up)
+		l.mu.Unlock()
 		n := l.count.Add(1)
 		go l.copy(n, up, c)
 		go l.copy(n, c, up)
 	}
+}
+
+// cut ends all connections so far.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		c.Close()
+	}
+	l.conns = nil
 }
 
 func (l *link) silence() { l.silent.Store(l.count.Load()) }
