@@ -50,9 +50,11 @@ func (r *troubledRegistry) Lookup(ctx context.Context, task string) (registry.Ow
 // limit side by side.
 func TestTunnelsPerTaskAtATime(t *testing.T) {
 	const limit, agents = 2, 5
-	let := make(chan struct{})
-	reg := &troubledRegistry{Memory: registry.NewMemory(), claiming: func(registry.Owner) { <-let }}
+	blocked := make(chan struct{})
+	let := sync.OnceFunc(func() { close(blocked) })
+	reg := &troubledRegistry{Memory: registry.NewMemory(), claiming: func(registry.Owner) { <-blocked }}
 	w := newWorldWith(t, gateway.Options{Registry: reg}, func(s *gateway.Settings) { s.Limits.TunnelsPerTask = limit })
+	t.Cleanup(let)
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
 	d := w.tunnelDialer("task-1", w.token("task-1", time.Now()), key, testenv.Signer(t))
 	results := make(chan error, agents)
@@ -71,7 +73,7 @@ func TestTunnelsPerTaskAtATime(t *testing.T) {
 			t.Errorf("%v, want code limit", err)
 		}
 	}
-	close(let)
+	let()
 	for range limit {
 		if err := await(t, results, "a tunnel"); err != nil {
 			t.Error(err)

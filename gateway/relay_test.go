@@ -189,6 +189,30 @@ func TestJumpToHostThatIsGone(t *testing.T) {
 	}
 }
 
+// TestJumpWaitsForOtherHost: a host that comes while a jump waits need not let
+// the guest in.
+func TestJumpWaitsForOtherHost(t *testing.T) {
+	w := newWorld(t)
+	alice, bob := testenv.NewKey(t, w.dir, "alice"), testenv.NewKey(t, w.dir, "bob")
+	h := w.startHost("task-1", w.token("task-1", time.Now().Add(-time.Minute), alice), answerAtEnd)
+	c := w.mustDial("somebody", alice)
+	h.end()
+	eventually(t, "the gateway notices", func() bool { return w.metric("stagedoor_tunnels") == "0" })
+	result := make(chan error, 1)
+	go func() {
+		_, err := jumpTo(c, "task-1")
+		result <- err
+	}()
+	// The jump has begun to wait when this one, of the same connection, has ended.
+	if _, err := jumpTo(c, "task-2"); err == nil {
+		t.Error("there is no such task")
+	}
+	w.startHost("task-1", w.token("task-1", time.Now(), bob), answerAtEnd)
+	if err := await(t, result, "the answer"); err == nil || !strings.Contains(err.Error(), "no task of this name is open") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestJumpIsJudgedEachTime: what a key opens is looked up for each jump.
 func TestJumpIsJudgedEachTime(t *testing.T) {
 	w := newWorld(t)

@@ -77,3 +77,26 @@ func TestHostOpensWhatNobodyAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// TestUnaskedReplies: a host that answers what was not asked harms nobody, and
+// its answers are not taken for those to later questions.
+func TestUnaskedReplies(t *testing.T) {
+	r := newWireRig(t, nil, defaultLimits)
+	defer r.close(t)
+	for range 100 {
+		r.host.send([]byte{msgGlobalSuccess, 0, 0, 0x11, 0x11}, []byte{msgGlobalFailure})
+	}
+	_, hostSide := r.openWire(t)
+	for range 100 {
+		r.host.send(channelMessage(msgSuccess, hostSide))
+	}
+	r.guest.send(global("tcpip-forward", true, ""))
+	wantRecord(t, record(r.host, "tcpip-forward"), "tcpip-forward")
+	r.host.send([]byte{msgGlobalSuccess, 0, 0, 0x22, 0x22})
+	if reply := r.guest.next(); string(reply) != "\x51\x00\x00\x22\x22" {
+		t.Errorf("%s %x instead of the reply", describe(reply), reply)
+	}
+	r.host.send(dataMessage(hostSide, []byte("still here")))
+	wantRecord(t, record(r.guest, "data"), "data")
+
+}
