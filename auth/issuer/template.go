@@ -20,7 +20,8 @@ import (
 //   - Every text between two claims has a character that no value has: a hyphen
 //     or a dot. So a name can be taken apart again in one way only.
 //   - Nothing is cut off. A name that is too long (63 characters) is refused,
-//     and so is a value that is missing, empty, or no text or whole number.
+//     and so is a value that is missing, empty, or neither text nor a whole
+//     number nor true or false. A number is the same value as its digits in text.
 //
 // It begins with text: a letter or digit first, all of a-z, 0-9, '.', '_', '-'.
 type Template struct {

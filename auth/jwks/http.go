@@ -30,10 +30,7 @@ func (o *Options) Client() *http.Client {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
-	return &http.Client{
-		Transport:     &guard{next: transport, loopback: opts.AllowLoopbackHTTP},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return &http.Client{Transport: &guard{next: transport, loopback: opts.AllowLoopbackHTTP}}
 }
 
 // guard is the RoundTripper that lets nothing unexpected in or out, whoever

@@ -92,7 +92,8 @@ func (s *Set) Keys(ctx context.Context) ([]Key, error) {
 
 // current returns the copy. It waits for a new one where there is none yet, or
 // the one there is has not been looked after for long: an idle gateway must not
-// believe a key that was withdrawn last night.
+// believe a key that was withdrawn last night. While attempts fail nobody waits
+// for them as long as the copy counts.
 func (s *Set) current(ctx context.Context) (*snapshot, error) {
 	s.mu.Lock()
 	age := s.age()
@@ -100,9 +101,9 @@ func (s *Set) current(ctx context.Context) (*snapshot, error) {
 	if age >= s.o.Refresh {
 		done = s.attempt()
 	}
-	c := s.copy
+	c, failing := s.copy, s.err != nil
 	s.mu.Unlock()
-	if age < 2*s.o.Refresh {
+	if age < 2*s.o.Refresh || failing && age < s.o.MaxStale {
 		return c, nil
 	}
 	if err := wait(ctx, done); err != nil {

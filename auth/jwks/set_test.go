@@ -203,6 +203,33 @@ func TestStaleCopy(t *testing.T) {
 	wantGood(t, set, token)
 }
 
+// Who signs in must not wait again and again for an end that is down.
+func TestSlowOutage(t *testing.T) {
+	key := newEd25519()
+	server := newKeyServer(t, webKeyOf("1", key))
+	set, clock := server.set(t)
+	token := sign(t, "1", key, "{}")
+	wantGood(t, set, token)
+	server.fails(http.StatusBadGateway)
+	clock.advance(time.Hour)
+	wantGood(t, set, token)
+
+	asked, release := make(chan struct{}), make(chan struct{})
+	server.answers(func(w http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-release
+		w.Write(setOf(webKeyOf("2", key)))
+	})
+	clock.advance(time.Minute)
+	wantGood(t, set, token) // although nothing is answered
+	<-asked
+	wantGood(t, set, token)
+	close(release)
+	set.idle()
+	wantGood(t, set, sign(t, "2", key, "{}"))
+	server.wantRequests(t, 3)
+}
+
 // What comes back is never worse than the copy.
 func TestBadAnswers(t *testing.T) {
 	elsewhere := newKeyServer(t)
@@ -317,6 +344,30 @@ func TestNotModified(t *testing.T) {
 			t.Errorf("request %d: If-None-Match %q, want %q", i, got, want)
 		}
 		clock.advance(4 * time.Hour) // a copy that was confirmed is as good as new
+	}
+}
+
+// An ETag is of one URL: elsewhere it may be that of other keys.
+func TestNotModifiedElsewhere(t *testing.T) {
+	key := newEd25519()
+	server := newKeyServer(t)
+	asked := make(chan string, 10)
+	server.answers(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path + r.Header.Get("If-None-Match")
+		w.Header().Set("ETag", "1")
+		w.Write(setOf(webKeyOf("1", key)))
+	})
+	at := server.URL + "/a"
+	set := NewResolved("the issuer", func(context.Context) (string, error) { return at, nil }, &Options{RootCAs: server.roots()})
+	defer set.Close()
+	for _, c := range []struct{ path, want string }{{"/a", "/a"}, {"/a", "/a1"}, {"/b", "/b"}, {"/b", "/b1"}} {
+		at = server.URL + c.path
+		if err := set.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-asked; got != c.want {
+			t.Errorf("asked for %s, want %s", got, c.want)
+		}
 	}
 }
 
