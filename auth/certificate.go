@@ -137,7 +137,7 @@ func (k *authorizedKey) admitCertificate(who *claimant, task TaskID, now time.Ti
 	if names == nil {
 		names = []string{string(task)}
 	}
-	if task == "" || !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(who.cert.ValidPrincipals, name) }) {
+	if !slices.ContainsFunc(names, func(name string) bool { return name != "" && slices.Contains(who.cert.ValidPrincipals, name) }) {
 		return nil, fmt.Errorf("certificate is for %.200q, and not for %.200q", who.cert.ValidPrincipals, names)
 	}
 	limit := userCertificatePermissions(who.cert)

@@ -190,7 +190,11 @@ func TestCertificateOpensItsTaskAlone(t *testing.T) {
 		}
 	}
 	operator := userCertificate(t, ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{"ops"} })
-	for _, task := range []TaskID{someTask, "task-1"} {
+	nobody := userCertificate(t, ca, func(c *ssh.Certificate) { c.ValidPrincipals = []string{""} })
+	if _, err := keys.Authorize(t.Context(), Identity{Key: nobody}, Task{}); !errors.Is(err, ErrDenied) {
+		t.Errorf("no name is taken for one: %v", err)
+	}
+	for _, task := range []TaskID{someTask, "task-1", ""} {
 		if _, err := keys.Authorize(t.Context(), Identity{Key: operator}, Task{ID: task}); err != nil {
 			t.Errorf("an operator at task %q: %v", task, err)
 		}
