@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -50,7 +51,7 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 		return splice.Conn{}, err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
-	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, s.version))
+	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, g.hostVersion()))
 	if err == nil && !stop() {
 		err = ctx.Err()
 		go ssh.DiscardRequests(reqs)
@@ -92,6 +93,20 @@ func (g *guest) header(reg registration) (tunnel.StreamHeader, error) {
 		return tunnel.StreamHeader{}, fmt.Errorf("this gateway could not vouch for you (conn %s): tell its operator", g.id)
 	}
 	return tunnel.StreamHeader{Mode: tunnel.ModeSpliced, Remote: remoteOf(g.raw), Certificate: cert.Marshal()}, nil
+}
+
+// openSSHLike is how the versions begin by which OpenSSH and the agent know each
+// other. OpenSSH keeps eow@openssh.com and no-more-sessions@openssh.com to such
+// servers (compat.c), so that "ssh task yes | head -1" would never end without.
+const openSSHLike = "SSH-2.0-OpenSSH_"
+
+// hostVersion is what the gateway calls itself to the agent of a guest: what
+// only OpenSSH understands must not be sent to the guests who use another client.
+func (g *guest) hostVersion() string {
+	if strings.HasPrefix(string(g.conn.ClientVersion()), openSSHLike) {
+		return openSSHLike + "guest_Stagedoor"
+	}
+	return "SSH-2.0-Stagedoor"
 }
 
 // hostClientConfig is how the gateway signs in to an agent: the method "none",

@@ -91,7 +91,7 @@ func New(settings Settings, o Options) (*Server, error) {
 	}
 	s := &Server{
 		name:       o.Name,
-		version:    "SSH-2.0-Stagedoor",
+		version:    openSSHLike + "compatible_Stagedoor",
 		log:        o.Logger,
 		registry:   o.Registry,
 		throttle:   newThrottle(),

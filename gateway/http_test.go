@@ -37,7 +37,7 @@ func TestSilentClientOnHTTPSPort(t *testing.T) {
 	c := hold(t, w.https, 1)[0]
 	c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	line, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "SSH-2.0-Stagedoor") {
+	if err != nil || !strings.HasPrefix(line, "SSH-2.0-OpenSSH_compatible_Stagedoor") {
 		t.Errorf("%v: %q", err, line)
 	}
 }
