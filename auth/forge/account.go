@@ -10,6 +10,7 @@ import (
 const (
 	maxForgeName = 253 // a name in DNS
 	maxLogin     = 255 // GitLab's limit, the largest
+	maxList      = 100
 	maxAccount   = maxForgeName + maxLogin + len(":#9223372036854775807")
 )
 
@@ -32,9 +33,12 @@ func ParseAccount(s string) (Account, error) {
 	return a, nil
 }
 
-// ParseAccounts reads a list, and stops at the first that is wrong. Accounts that
-// are listed twice are returned once.
+// ParseAccounts reads a list of up to 100, and stops at the first that is wrong.
+// Accounts that are listed twice are returned once.
 func ParseAccounts(list []string) ([]Account, error) {
+	if len(list) > maxList {
+		return nil, fmt.Errorf("there are %d accounts, at most %d are allowed", len(list), maxList)
+	}
 	accounts := make([]Account, 0, len(list))
 	seen := map[Account]bool{}
 	for _, s := range list {

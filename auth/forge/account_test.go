@@ -57,6 +57,9 @@ func TestParseAccounts(t *testing.T) {
 	if _, err := ParseAccounts([]string{"github:alice", "github:/"}); err == nil {
 		t.Error("a list with a wrong account is read")
 	}
+	if _, err := ParseAccounts(make([]string, 101)); err == nil || !strings.Contains(err.Error(), "101") {
+		t.Errorf("a list of 101: %v", err)
+	}
 }
 
 func TestLoginsOfEachKind(t *testing.T) {

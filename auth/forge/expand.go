@@ -1,7 +1,9 @@
 package forge
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -95,10 +97,8 @@ func (r *Resolver) Watch(ctx context.Context, accounts func() []Account) {
 }
 
 func (r *Resolver) round(ctx context.Context, accounts []Account, failing map[Account]bool) map[Account]bool {
-	accounts = slices.Clone(accounts)
-	slices.SortFunc(accounts, func(a, b Account) int { return strings.Compare(a.String(), b.String()) })
 	now := map[Account]bool{}
-	for _, result := range r.Refresh(ctx, slices.Compact(accounts)) {
+	for _, result := range r.Refresh(ctx, r.inTurn(accounts)) {
 		if result.Err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -108,4 +108,21 @@ func (r *Resolver) round(ctx context.Context, accounts []Account, failing map[Ac
 		}
 	}
 	return now
+}
+
+// inTurn puts those first that were not asked for the longest: should there be
+// too many for the requests that may be made, all are late in the same way.
+func (r *Resolver) inTurn(accounts []Account) []Account {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	tried := map[Account]time.Time{}
+	for _, a := range accounts {
+		tried[a] = time.Time{}
+		if at := r.entries[a]; at != nil {
+			tried[a] = at.Value.(*entry).tried
+		}
+	}
+	return slices.SortedFunc(maps.Keys(tried), func(a, b Account) int {
+		return cmp.Or(tried[a].Compare(tried[b]), strings.Compare(a.String(), b.String()))
+	})
 }

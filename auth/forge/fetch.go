@@ -19,10 +19,12 @@ import (
 
 // How a forge is spared.
 const (
-	atOnce   = 4           // requests under way to one forge
-	minPause = time.Second // after it asked for one
-	maxPause = time.Hour   // …however long it asked for
-	noHint   = time.Minute // when it did not say how long, as GitHub wants it
+	atOnce   = 4                // requests under way to one forge
+	minPause = time.Second      // after it asked for one
+	maxPause = time.Hour        // …however long it asked for
+	noHint   = time.Minute      // when it did not say how long, as GitHub wants it
+	patience = 3                // requests in a row that may go without an answer
+	deadFor  = 15 * time.Second // how long it is then taken to be down
 )
 
 var (
@@ -30,6 +32,8 @@ var (
 	// errMoved: a redirect. A name that has changed leads to one, and so does a
 	// page for signing in.
 	errMoved = fmt.Errorf("%w: redirected", ErrUnavailable)
+	// errNotAsked: no request was made.
+	errNotAsked = fmt.Errorf("%w now", ErrUnavailable)
 )
 
 // A site is a configured forge, with what is known about how it is.
@@ -43,6 +47,7 @@ type site struct {
 	mu     sync.Mutex // guards what follows
 	budget budget
 	paused map[bool]time.Time // by whether it is the API: nothing is asked before that
+	silent map[bool]int       // requests in a row that went without an answer
 }
 
 // An answer is what a request brought.
@@ -76,7 +81,7 @@ func (s *site) get(ctx context.Context, u *url.URL, etag string, api bool) (*ans
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %s has too much to answer: try again later", ErrUnavailable, s.Name)
+		return nil, fmt.Errorf("%w: %s has too much to answer: try again later", errNotAsked, s.Name)
 	}
 	if err := s.mayAsk(api); err != nil {
 		return nil, err
@@ -87,6 +92,7 @@ func (s *site) get(ctx context.Context, u *url.URL, etag string, api bool) (*ans
 	}
 	s.setHeaders(request, etag, api)
 	response, err := s.client.Do(request)
+	s.heard(ctx, api, err)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s does not answer: %s", ErrUnavailable, s.Name, plain(err))
 	}
@@ -178,12 +184,28 @@ func (s *site) mayAsk(api bool) error {
 	defer s.mu.Unlock()
 	now := s.now()
 	if until := s.paused[api]; now.Before(until) {
-		return fmt.Errorf("%w: %s wanted fewer requests, and is not asked before %s", ErrUnavailable, s.Name, until.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: %s did not answer or wanted fewer requests, and is not asked before %s", errNotAsked, s.Name, until.UTC().Format(time.RFC3339))
 	}
 	if !s.budget.take(now) {
-		return fmt.Errorf("%w: too many requests to %s within a minute: try again later", ErrUnavailable, s.Name)
+		return fmt.Errorf("%w: too many requests to %s within a minute: try again later", errNotAsked, s.Name)
 	}
 	return nil
+}
+
+// heard takes note of whether there was an answer. A forge that is down is left
+// alone for a while: with many accounts on it, the others would wait for long.
+func (s *site) heard(ctx context.Context, api bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.silent[api] = 0
+	case errors.Is(ctx.Err(), context.Canceled): // says nothing about the forge
+	default:
+		if s.silent[api]++; s.silent[api] >= patience {
+			s.paused[api] = latest(s.paused[api], s.now().Add(deadFor))
+		}
+	}
 }
 
 // slowDown says whether the forge wants to be left alone, and sees to it. GitHub

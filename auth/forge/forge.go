@@ -100,6 +100,7 @@ type Forge struct {
 	// Token, when not empty, goes with requests to APIURL, and nowhere else. It
 	// needs no more than to read public accounts: on GitHub a fine-grained token
 	// without any permission, on GitLab the scope read_user, on Gitea read:user.
+	// To GitHub's strangers, managed users of an enterprise do not exist.
 	Token string
 	// KeysFromAPI has keys read from the API in place of /USER.keys, for a forge
 	// that shows those to nobody who has not signed in.

@@ -82,6 +82,7 @@ type entry struct {
 	account Account
 	found   *found        // nil: nothing is known
 	err     error         // why the last attempt failed; nil: it did not
+	tried   time.Time     // when the forge was asked last
 	wait    time.Time     // no attempt before that
 	flight  chan struct{} // closed when the attempt under way has ended; nil: there is none
 }
@@ -125,7 +126,7 @@ func (r *Resolver) add(f Forge) error {
 		Forge: f, web: web, api: api, client: r.client, now: r.config.Now,
 		slots:  make(chan struct{}, atOnce),
 		budget: budget{perMinute: float64(r.config.PerMinute)},
-		paused: map[bool]time.Time{},
+		paused: map[bool]time.Time{}, silent: map[bool]int{},
 	}
 	return nil
 }
@@ -314,6 +315,9 @@ func (r *Resolver) land(ctx context.Context, e *entry, f *found, err error) {
 	defer r.mu.Unlock()
 	close(e.flight)
 	e.flight = nil
+	if !errors.Is(err, errNotAsked) {
+		e.tried = r.config.Now()
+	}
 	switch {
 	case err == nil:
 		e.found, e.err, e.wait = f, nil, time.Time{}

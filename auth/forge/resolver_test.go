@@ -321,3 +321,57 @@ func TestWatch(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// TestWatchIsFair: with more accounts than requests, none is left out for long,
+// those that do not exist included.
+func TestWatchIsFair(t *testing.T) {
+	f := newFake(t, GitHub)
+	r := f.resolver(t, func(c *Config) { c.PerMinute = 10 })
+	var accounts []Account
+	for i := range 40 {
+		login := fmt.Sprintf("user-%02d", i)
+		if i%2 == 0 {
+			f.set(int64(i+1), person{login: login})
+		}
+		accounts = append(accounts, account(t, "forge:"+login))
+	}
+	for range 2 {
+		for range 4 {
+			r.round(t.Context(), accounts, nil)
+			f.clock.pass(time.Minute)
+		}
+		asked := map[string]bool{}
+		for _, request := range f.requests() {
+			asked[strings.Fields(request)[0]] = true
+		}
+		if len(asked) != len(accounts) {
+			t.Fatalf("%d accounts were asked for in four minutes, want %d", len(asked), len(accounts))
+		}
+	}
+}
+
+// TestDeadForge: one that does not answer three times is left alone for a while,
+// so that looking up others does not take long.
+func TestDeadForge(t *testing.T) {
+	f := newFake(t, GitHub)
+	key := newPublicKey(t)
+	f.set(1, person{login: "alice", keys: line(key)})
+	r := f.resolver(t, nil)
+	f.fault(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+	ask := func(want int) {
+		t.Helper()
+		for i := range 10 {
+			r.Keys(t.Context(), Account{Forge: "forge", ID: int64(100 + i)})
+			r.Keys(t.Context(), Account{Forge: "forge", Login: fmt.Sprint("nobody-", i)})
+		}
+		if n := len(f.requests()); n != want {
+			t.Fatalf("%d requests to a dead forge, want %d", n, want)
+		}
+		f.clock.pass(time.Minute)
+	}
+	ask(2 * patience) // the API and the pages, each for itself
+	ask(2)
+	f.fault(nil)
+	wantKeys(t, r, "forge:alice", key)
+	ask(1 + 20)
+}

@@ -143,7 +143,8 @@ type Config struct {
 	CacheFor      time.Duration // the longest that cache_for may ask for; 0: 5 min
 	NegativeFor   time.Duration // the same for refusals; 0: 5 s
 	MaxEntries    int           // answers to remember, of some hundred bytes to 64 KiB each; 0: 4096
-	MaxConcurrent int           // questions under way at once; 0: 16. Four times as many wait, others are refused
+	MaxConcurrent int           // questions under way at once; 0: 16. Four times as many guests wait, others are refused
+	PerMinute     int           // questions within a minute, others are refused; 0: 1200. Strangers can use them up
 
 	RootCAs   *x509.CertPool // who vouches for the webhook; nil: whom the system trusts
 	AllowHTTP bool           // http:// for loopback addresses, for tests
@@ -166,6 +167,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxConcurrent <= 0 {
 		c.MaxConcurrent = 16
 	}
+	if c.PerMinute <= 0 {
+		c.PerMinute = 1200
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -187,6 +191,7 @@ type Webhook struct {
 
 	slots   chan struct{}
 	waiting atomic.Int64
+	budget  budget
 }
 
 // New checks the configuration. Close the Webhook when it is not used any more.
@@ -209,6 +214,7 @@ func New(c Config) (*Webhook, error) {
 	}
 	w.client = newClient(c.RootCAs)
 	w.cache = newCache(w.config.MaxEntries)
+	w.budget.perMinute = float64(w.config.PerMinute)
 	w.slots = make(chan struct{}, w.config.MaxConcurrent)
 	return w, nil
 }
@@ -254,8 +260,9 @@ func isLoopback(host string) bool {
 // Close gives back idle connections. No other method may be called after it.
 func (w *Webhook) Close() { w.client.CloseIdleConnections() }
 
-// Authorize admits whom the webhook admits. One question is asked for all that
-// want the same answer at once.
+// Authorize admits whom the webhook admits. The task's grant plays no part. One
+// question is asked for all that want the same answer at once. It returns within
+// twice Config.Timeout.
 func (w *Webhook) Authorize(ctx context.Context, id auth.Identity, task auth.Task) (*ssh.Permissions, error) {
 	q, limit, err := w.question(ctx, id, task)
 	if err != nil {
@@ -271,6 +278,8 @@ func (w *Webhook) Authorize(ctx context.Context, id auth.Identity, task auth.Tas
 // answerTo returns a remembered answer, or asks. Refusals are answers.
 func (w *Webhook) answerTo(ctx context.Context, q *question) (*answer, error) {
 	key := q.cacheKey()
+	waiting, cancel := context.WithTimeout(ctx, w.config.Timeout)
+	defer cancel()
 	for {
 		t := w.cache.turn(key, w.config.Now())
 		switch {
@@ -285,8 +294,8 @@ func (w *Webhook) answerTo(ctx context.Context, q *question) (*answer, error) {
 			if !t.flight.calledOff {
 				return t.flight.answer, t.flight.err
 			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: there was no time left to wait for its answer: %w", ErrUnavailable, ctx.Err())
+		case <-waiting.Done():
+			return nil, fmt.Errorf("%w: there was no time left to wait for its answer: %w", ErrUnavailable, waiting.Err())
 		}
 	}
 }
@@ -303,6 +312,10 @@ func (w *Webhook) lead(ctx context.Context, key cacheKey, f *flight, q *question
 		return
 	}
 	defer func() { <-w.slots }()
+	if !w.budget.take(w.config.Now()) {
+		f.err = fmt.Errorf("%w: too many questions within a minute", ErrUnavailable)
+		return
+	}
 	f.answer, f.err = w.ask(limited, q)
 	switch {
 	case f.err == nil:

@@ -474,6 +474,33 @@ func TestGuestsDoNotPileUp(t *testing.T) {
 	}
 }
 
+// TestBudget: strangers with ever new keys do not make ever more questions, and
+// what is remembered is of use meanwhile.
+func TestBudget(t *testing.T) {
+	e := newEndpoint(t, says(`{"allow":true,"cache_for":60}`))
+	w := e.webhook(t, func(c *Config) { c.PerMinute = 5 })
+	ask := func() (admitted int) {
+		for c := range byte(20) {
+			if _, err := w.Authorize(t.Context(), guest(newSigner(t, c+1).PublicKey()), task); err == nil {
+				admitted++
+			} else if !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+		}
+		return admitted
+	}
+	if n := ask(); n != 5 || len(e.asked()) != 5 {
+		t.Errorf("%d guests are let in, want 5", n)
+	}
+	if n := ask(); n != 5 || len(e.asked()) != 0 {
+		t.Errorf("%d guests are let in with nothing left, want 5", n)
+	}
+	e.clock.pass(24 * time.Second)
+	if n := ask(); n != 7 || len(e.asked()) != 2 {
+		t.Errorf("%d guests are let in after 24 s, want 7", n)
+	}
+}
+
 // TestPanicEndsTheFlight: what goes wrong in our own code leaves nobody waiting.
 func TestPanicEndsTheFlight(t *testing.T) {
 	e := newEndpoint(t, says(`{"allow":true}`))
