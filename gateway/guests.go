@@ -21,6 +21,7 @@ type guest struct {
 	conn     *ssh.ServerConn
 	user     string      // the name that it signed in by
 	task     auth.TaskID // empty: it may only jump
+	present  bool        // the task was registered: else the name may be a login, and the guest jump to other tasks
 	identity auth.Identity
 	entry    atomic.Pointer[entry] // may change until the host is reached
 	settings *Settings
@@ -75,7 +76,7 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 
 func newGuest(c *conn, sc *ssh.ServerConn, settings *Settings) *guest {
 	in := sc.Permissions.ExtraData[signedInKey{}].(signedIn)
-	g := &guest{id: c.id, raw: c, conn: sc, user: in.user, task: in.task, identity: in.identity, settings: settings}
+	g := &guest{id: c.id, raw: c, conn: sc, user: in.user, task: in.task, present: in.present, identity: in.identity, settings: settings}
 	g.entry.Store(&entry{grant: in.grant, perms: sc.Permissions})
 	return g
 }
@@ -83,8 +84,9 @@ func newGuest(c *conn, sc *ssh.ServerConn, settings *Settings) *guest {
 // labels are what each line of the log says about the guest.
 func (g *guest) labels() []any {
 	connection := []any{"conn", g.id, "remote", g.raw.remote.String()}
-	if g.task == "" {
-		return append([]any{"user", fmt.Sprintf("%.64s", g.user), "key", g.identity.Name}, connection...)
+	if !g.present {
+		key := ssh.FingerprintSHA256(plainKey(g.identity.Key))
+		return append([]any{"user", fmt.Sprintf("%.64s", g.user), "key", key}, connection...)
 	}
 	return append([]any{"task", string(g.task), "identity", g.identity.Name}, connection...)
 }

@@ -56,8 +56,8 @@ func (s *Server) divert(g *guest, typ string, extra []byte) (splice.ServeFunc, e
 }
 
 // jumpTarget is the task that a channel leads to end to end. A guest of a task
-// may jump there; all other targets are in its host's network. One who is
-// signed in for no task may jump and nothing else.
+// may jump there; all other targets are in its host's network. One who signed in
+// by a name that was no task's may jump to any.
 func (g *guest) jumpTarget(typ string, extra []byte) (task auth.TaskID, isJump bool, err error) {
 	if typ != "direct-tcpip" {
 		return "", false, nil
@@ -67,7 +67,7 @@ func (g *guest) jumpTarget(typ string, extra []byte) (task auth.TaskID, isJump b
 		return "", false, &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "malformed direct-tcpip"}
 	}
 	task, ok := g.settings.taskNamed(to.Host)
-	if g.task != "" {
+	if g.present {
 		return task, ok && task == g.task && to.Port == jumpPort, nil
 	}
 	switch {
@@ -107,7 +107,7 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 }
 
 func (g *guest) jumpLog(task auth.TaskID, identity string) *slog.Logger {
-	if g.task != "" {
+	if g.present {
 		return g.log
 	}
 	return g.log.With("task", string(task), "identity", identity)

@@ -255,16 +255,36 @@ func TestKeysOfEndedTaskAreForgotten(t *testing.T) {
 	eventually(t, "the key is not taken any more", func() bool { return !signsIn() })
 }
 
-// TestOperatorJumps: who may enter every task may jump to each that there is.
+// TestOperatorJumps: who may enter every task may jump to each that there is, be
+// the jump hop's name one that a task could have or not.
 func TestOperatorJumps(t *testing.T) {
 	dir := t.TempDir()
 	operator := testenv.NewKey(t, dir, "operator")
 	w := newWorld(t, withOperatorKeys(t, operator.Line+"\n"))
 	w.startHost("task-1", w.token("task-1", time.Now()), answerAtEnd)
-	c := w.mustDial("Opera Tor", operator)
-	mustJump(t, c, "task-1").Close()
-	if _, err := jumpTo(c, "task-2"); err == nil || !strings.Contains(err.Error(), "no task of this name is open") {
-		t.Errorf("%v", err)
+	for _, user := range []string{"Opera Tor", "root"} {
+		c := w.mustDial(user, operator)
+		mustJump(t, c, "task-1").Close()
+		if _, err := jumpTo(c, "task-2"); err == nil || !strings.Contains(err.Error(), "no task of this name is open") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestOperatorIsEarly: an operator who is there before the task gets in when it
+// comes.
+func TestOperatorIsEarly(t *testing.T) {
+	dir := t.TempDir()
+	operator := testenv.NewKey(t, dir, "operator")
+	w := newWorld(t, withOperatorKeys(t, operator.Line+"\n"))
+	c := w.mustDial("task-1", operator)
+	w.startAgent(w.token("task-1", time.Now()))
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Output("echo fine"); err != nil || string(out) != "fine\n" {
+		t.Errorf("%v: %q", err, out)
 	}
 }
 

@@ -35,7 +35,8 @@ type signIn struct {
 // [ssh.Permissions.ExtraData] under its own type as the key.
 type signedIn struct {
 	user     string      // the name as it was given
-	task     auth.TaskID // empty: the name is no task, and the guest may only jump
+	task     auth.TaskID // empty: there is none of this name, and the guest may only jump
+	present  bool        // the task was registered
 	identity auth.Identity
 	grant    *auth.Grant // that was judged by
 }
@@ -170,14 +171,15 @@ func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, off
 
 // judge decides about a guest and completes what is known of it. The name of a
 // registered task is judged for it, and so is any other for which the operator's
-// sources speak; under all other names guests may jump and no more.
+// sources speak, as its host may be about to come; under all other names guests
+// may jump and no more.
 func (a *signIn) judge(in *signedIn) (*ssh.Permissions, error) {
 	if task, ok := a.settings.taskNamed(in.user); ok {
 		grant, registered := a.s.grantOf(task)
 		perms, err := a.authorize(in.identity, auth.Task{ID: task, Grant: grant})
 		switch {
 		case err == nil:
-			in.task, in.grant = task, grant
+			in.task, in.present, in.grant = task, registered, grant
 			in.identity.Name = auth.IdentityName(perms)
 			return perms, nil
 		case registered:
