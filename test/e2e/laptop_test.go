@@ -78,12 +78,22 @@ func publicKey(t *testing.T, key testenv.Key) ssh.PublicKey {
 }
 
 // endToEnd is the world for guests who reach the task with ssh -J, with the host
-// key that its agent was started with.
-func (w *world) endToEnd(t *testing.T, hostKey testenv.Key) *world {
+// key that its agent was started with, and more lines of configuration.
+func (w *world) endToEnd(t *testing.T, hostKey testenv.Key, more ...string) *world {
 	t.Helper()
 	sub := w.in(t)
 	sub.laptop = newLaptop(t, w.key, []string{knownHost(w.ssh, w.hostKey), knownHost(w.task, publicKey(t, hostKey))},
-		"Host "+w.task, "ProxyJump "+w.ssh, "LogLevel ERROR")
+		append(more, "Host "+w.task, "ProxyJump "+w.ssh, "LogLevel ERROR")...)
+	return sub
+}
+
+// spliced is the same for guests who do not.
+func (w *world) spliced(t *testing.T, more ...string) *world {
+	t.Helper()
+	host, port, _ := strings.Cut(w.ssh, ":")
+	sub := w.in(t)
+	sub.laptop = newLaptop(t, w.key, []string{knownHost(w.ssh, w.hostKey)},
+		append(more, "Host "+w.task, "HostName "+host, "Port "+port, "User "+w.task, "LogLevel ERROR")...)
 	return sub
 }
 
