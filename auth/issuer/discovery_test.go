@@ -154,7 +154,7 @@ func TestUnknownKeyFlood(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 10 {
 		wg.Go(func() {
-			for j := range 50 {
+			for j := range 10 {
 				token := compact(fmt.Sprintf(`{"alg":"RS256","kid":"%d-%d"}`, i, j), string(marshal(s.claimsOf(nil))), func([]byte) []byte { return make([]byte, 256) })
 				if _, err := v.Verify(t.Context(), token); err == nil {
 					t.Error("accepted")
