@@ -285,25 +285,25 @@ func TestHalfCloses(t *testing.T) {
 	}
 }
 
-// A guest that closes its channel has its last bytes delivered, although the target neither stops sending nor reads at once.
+// A guest that closes its channel has its last bytes delivered, although the target sends first and reads only then.
 func TestGuestCloses(t *testing.T) {
 	h := newTestHost(t, nil)
 	c := h.dial()
-	heard, read := make(chan int, 1), make(chan struct{})
-	address := target(t, "tcp", func(c halfConn) {
-		c.Write(make([]byte, 8<<20)) // nobody takes all of it
-		<-read
-		n, _ := io.Copy(io.Discard, c)
-		heard <- int(n)
-	})
-	fc, err := c.Dial("tcp", address)
-	must(t, err)
-	n, err := fc.Write(make([]byte, 1<<20))
-	must(t, err)
-	must(t, fc.Close())
-	close(read)
-	if got := <-heard; got != n {
-		t.Errorf("%d bytes of %d", got, n)
+	for _, size := range []int{1 << 10, 1 << 20} { // what the kernel holds, and more
+		heard := make(chan int, 1)
+		address := target(t, "tcp", func(c halfConn) {
+			io.CopyN(c, zeroes{}, 64<<20) // nobody takes it
+			n, _ := io.Copy(io.Discard, c)
+			heard <- int(n)
+		})
+		fc, err := c.Dial("tcp", address)
+		must(t, err)
+		_, err = fc.Write(make([]byte, size))
+		must(t, err)
+		must(t, fc.Close())
+		if got := <-heard; got != size {
+			t.Errorf("%d bytes of %d", got, size)
+		}
 	}
 }
 
@@ -316,13 +316,11 @@ func TestConnectionIsLost(t *testing.T) {
 		b, _ := io.ReadAll(c)
 		ended <- string(b)
 	})
-	stuck := target(t, "tcp", func(c halfConn) {
-		<-t.Context().Done()
-	})
+	stuck := target(t, "unix", func(c halfConn) { <-t.Context().Done() }) // its buffers are smaller than TCP's
 	fc, err := c.Dial("tcp", reading)
 	must(t, err)
 	fmt.Fprint(fc, "some")
-	full, err := c.Dial("tcp", stuck)
+	full, err := c.Dial("unix", stuck)
 	must(t, err)
 	_, err = io.CopyN(full, zeroes{}, 1<<20)
 	must(t, err)
@@ -476,4 +474,27 @@ func TestOpenChannelIsJudged(t *testing.T) {
 	g.conn = &ssh.ServerConn{Permissions: p}
 	_, _, err := g.openChannel("forwarded-tcpip", nil)
 	wantRefusal(t, err, ssh.Prohibited, auth.PermitPortForwarding)
+}
+
+// hangingConn is what x/crypto can be in the moment in which its connection ends.
+type hangingConn struct {
+	ssh.Conn
+	asked, release chan struct{}
+}
+
+func (c hangingConn) OpenChannel(string, []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	close(c.asked)
+	<-c.release
+	return nil, nil, net.ErrClosed
+}
+
+func TestOpenChannelHangs(t *testing.T) {
+	g := (&Server{}).newGuest(dialTarget(t, "tcp", target(t, "tcp", echo)), nil)
+	conn := hangingConn{asked: make(chan struct{}), release: make(chan struct{})}
+	defer close(conn.release)
+	g.conn = &ssh.ServerConn{Conn: conn, Permissions: auth.DefaultPermissions()}
+	go func() { <-conn.asked; g.end() }()
+	if _, _, err := g.openChannel("forwarded-tcpip", nil); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
 }
