@@ -15,18 +15,19 @@ func TestUserCertificates(t *testing.T) {
 	dir := t.TempDir()
 	ca, stranger := keygen(t, dir, "ca", "-t", "ed25519"), keygen(t, dir, "stranger", "-t", "ed25519")
 	w := newWorld(t)
-	w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, "cert-authority "+ca.Line))})
-	guest := func(t *testing.T, ca testenv.Key, kind string, options ...string) *world {
-		w := w.in(t)
-		w.key = keygen(t, t.TempDir(), "carol", "-t", kind)
-		certify(t, ca, w.key, options...)
-		return w
+	hostKey := keygen(t, w.dir, "host", "-t", "ed25519")
+	w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, "cert-authority "+ca.Line))}, "--host-key", hostKey.File)
+	guest := func(t *testing.T, ca testenv.Key, kind string, options ...string) []*world {
+		key := keygen(t, t.TempDir(), "carol", "-t", kind)
+		certify(t, ca, key, options...)
+		return w.bothWays(t, key, hostKey)
 	}
 	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
 		t.Run(kind, func(t *testing.T) {
-			w := guest(t, ca, kind, "-n", "task-1,task-2")
-			if got := w.run("echo in"); got != "in\n" {
-				t.Errorf("output %q", got)
+			for _, w := range guest(t, ca, kind, "-n", "task-1,task-2") {
+				if got := w.run("echo in"); got != "in\n" {
+					t.Errorf("output %q", got)
+				}
 			}
 			w.gateway.waitFor("carol the guest")
 		})
@@ -42,28 +43,33 @@ func TestUserCertificates(t *testing.T) {
 		"key of the CA's owner": "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := guest(t, ca, "ed25519", strings.Fields(options)...)
+			guests := guest(t, ca, "ed25519", strings.Fields(options)...)
 			if name == "key of the CA's owner" {
-				w.key = ca // which vouches for others, and opens nothing itself
+				guests = w.bothWays(t, ca, hostKey) // it vouches for others, and opens nothing itself
 			}
-			fails(t, w.command("ssh", w.target(), "true"))
+			for _, w := range guests {
+				fails(t, w.command("ssh", w.target(), "true"))
+			}
 		})
 	}
 	t.Run("stranger's CA", func(t *testing.T) {
-		w := guest(t, stranger, "ed25519", "-n", "task-1")
-		fails(t, w.command("ssh", w.target(), "true"))
+		for _, w := range guest(t, stranger, "ed25519", "-n", "task-1") {
+			fails(t, w.command("ssh", w.target(), "true"))
+		}
 	})
 	t.Run("forced command", func(t *testing.T) {
-		w := guest(t, ca, "ed25519", "-n", "task-1", "-O", "force-command=echo forced $SSH_ORIGINAL_COMMAND")
-		if got := w.run("echo in"); got != "forced echo in\n" {
-			t.Errorf("output %q", got)
+		for _, w := range guest(t, ca, "ed25519", "-n", "task-1", "-O", "force-command=echo forced $SSH_ORIGINAL_COMMAND") {
+			if got := w.run("echo in"); got != "forced echo in\n" {
+				t.Errorf("output %q", got)
+			}
 		}
 	})
 	t.Run("no terminal", func(t *testing.T) {
-		w := guest(t, ca, "ed25519", "-n", "task-1", "-O", "no-pty")
-		out, _ := w.command("ssh", "-tt", w.target(), "tty").CombinedOutput()
-		if strings.Contains(string(out), "/dev/pts") {
-			t.Errorf("a terminal in spite of no-pty: %s", out)
+		for _, w := range guest(t, ca, "ed25519", "-n", "task-1", "-O", "no-pty") {
+			out, _ := w.command("ssh", "-tt", w.target(), "tty").CombinedOutput()
+			if strings.Contains(string(out), "/dev/pts") {
+				t.Errorf("a terminal in spite of no-pty: %s", out)
+			}
 		}
 	})
 }

@@ -19,7 +19,7 @@ var signInKinds = []struct{ name, arguments, signature string }{
 	{"RSA SHA-512", "-t rsa -b 3072", "rsa-sha2-512"},
 }
 
-// TestKeys signs in with every type of key, at the gateway.
+// TestKeys signs in with every type of key, at the gateway and at the agent.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -30,19 +30,30 @@ func TestKeys(t *testing.T) {
 		granted = append(granted, keys[i].Line)
 	}
 	w := newWorld(t)
-	w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, granted...))})
+	hostKey := keygen(t, w.dir, "host", "-t", "ed25519")
+	w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, granted...))}, "--host-key", hostKey.File)
 	for i, kind := range signInKinds {
 		t.Run(kind.name, func(t *testing.T) {
-			w := w.in(t)
-			w.key = keys[i]
-			w.run("-o", "PubkeyAcceptedAlgorithms="+or(kind.signature, "*"), "true")
+			for _, w := range w.bothWays(t, keys[i], hostKey) {
+				w.run("-o", "PubkeyAcceptedAlgorithms="+or(kind.signature, "*"), "true")
+			}
 		})
 	}
 	t.Run("RSA SHA-1", func(t *testing.T) {
-		w := w.in(t)
-		w.key = keys[len(keys)-1]
-		testSHA1(t, w.command("ssh", "-v", "-o", "PubkeyAcceptedAlgorithms=ssh-rsa", w.target(), "true"))
+		for _, w := range w.bothWays(t, keys[len(keys)-1], hostKey) {
+			testSHA1(t, w.command("ssh", "-v", "-o", "PubkeyAcceptedAlgorithms=ssh-rsa", w.target(), "true"))
+		}
 	})
+}
+
+// bothWays are the worlds of a guest who signs in with a key at the gateway, and
+// of one who jumps with the world's key and signs in with this one at the agent.
+func (w *world) bothWays(t *testing.T, key, hostKey testenv.Key, more ...string) []*world {
+	t.Helper()
+	sub := w.in(t)
+	sub.key = key
+	jump := append(more, "Host 127.0.0.1", "IdentityFile "+w.key.File, "Match all")
+	return []*world{sub.spliced(t, more...), sub.endToEnd(t, hostKey, jump...)}
 }
 
 // testSHA1: the server says which signatures it takes (RFC 8308 §3.1), and SHA-1
@@ -80,20 +91,24 @@ func TestSecurityKeys(t *testing.T) {
 		granted = append(granted, touched.Line, untouched.Line, "no-touch-required "+waived.Line)
 	}
 	w := newWorld(t)
-	w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, granted...))})
+	hostKey := keygen(t, w.dir, "host", "-t", "ed25519")
+	agent := w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, granted...))},
+		"--host-key", hostKey.File, "--log-level", "debug")
 	for _, key := range all {
 		t.Run(filepath.Base(key.File), func(t *testing.T) {
-			w := w.in(t)
-			w.key = key
-			cmd := w.command("ssh", "-o", "SecurityKeyProvider="+provider, w.target(), "true")
-			if strings.Contains(key.File, "untouched") {
-				fails(t, cmd)
-				return
+			for _, w := range w.bothWays(t, key, hostKey, "SecurityKeyProvider "+provider) {
+				cmd := w.command("ssh", w.target(), "true")
+				if strings.Contains(key.File, "untouched") {
+					fails(t, cmd)
+					continue
+				}
+				mustRun(t, cmd)
 			}
-			mustRun(t, cmd)
 		})
 	}
-	w.gateway.waitFor("user presence") // is what the log has to say of the others
+	for _, p := range []*process{w.gateway, agent} {
+		p.waitFor("user presence") // is what the log has to say of the others
+	}
 }
 
 // securityKey builds a security key in software, for ssh's SecurityKeyProvider.
