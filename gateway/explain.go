@@ -58,8 +58,8 @@ func explainSession(ch ssh.Channel, reqs <-chan *ssh.Request, reason string) {
 // noTask tells a guest whose user name is no task what it may do.
 func (g *guest) noTask() error {
 	return fmt.Errorf("you are signed in as %.64q, but no task of this name is open to your key:\n"+
-		"its job may not have started yet, or has ended. To enter a task:  ssh TASK@%s\n"+
-		"or end to end, through this gateway:  ssh -J %s TASK", g.user, g.settings.jumpHost(), g.settings.jumpHost())
+		"its job may not have started yet, or has ended. To enter a task:  %s\n"+
+		"or end to end, through this gateway:  ssh -J %s TASK", g.user, g.settings.sshTo("TASK"), g.settings.jumpHost())
 }
 
 // reject refuses a channel with the reason and the words of err.

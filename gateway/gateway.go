@@ -6,6 +6,13 @@
 // tunnel of the task's host, is an SSH client on it, and joins the two SSH
 // connections (package splice).
 //
+// Or they go end to end, with ssh -J GATEWAY TASK: a direct-tcpip channel to port
+// 22 of a task is a jump. It leads to the task's agent as bytes, in a stream of
+// its own, and the gateway only decides who may open it. The name of the jump
+// hop does not matter: under that of a registered task a guest may jump there,
+// under any other to every task that its key opens, and do nothing else. What a
+// guest learns of a task that it cannot jump to is the same whatever the reason.
+//
 //	s, err := gateway.New(settings, gateway.Options{Logger: log})
 //	…
 //	go s.ServeSSH(sshListener)

@@ -37,12 +37,21 @@ func (s *Settings) taskNamed(name string) (auth.TaskID, bool) {
 
 // jumpHost is what guests give to ssh -J behind the user name.
 func (s *Settings) jumpHost() string {
-	host, port, err := tunnel.ParseAddress(s.Address)
-	if err != nil || port == "22" {
-		return host
-	}
+	host, port, _ := tunnel.ParseAddress(s.Address)
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
+	if port == "22" {
+		return host
+	}
 	return host + ":" + port
+}
+
+// sshTo is the command that takes a guest to a task through the gateway.
+func (s *Settings) sshTo(task string) string {
+	host, port, _ := tunnel.ParseAddress(s.Address)
+	if port == "22" {
+		return "ssh " + task + "@" + host
+	}
+	return "ssh -p " + port + " " + task + "@" + host
 }

@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -177,5 +179,42 @@ func TestAuthTries(t *testing.T) {
 	}
 	if _, err := w.dial("task-1", ssh.PublicKeys(append(signers, owner.Signer)...)); err == nil {
 		t.Error("a fourth key was taken")
+	}
+}
+
+// publicHalf is a key of which only the public half is there. It notes whether a
+// signature was asked for, which is when the gateway said that the key would do.
+type publicHalf struct {
+	key   ssh.PublicKey
+	asked bool
+}
+
+func (p *publicHalf) PublicKey() ssh.PublicKey { return p.key }
+
+func (p *publicHalf) Sign(io.Reader, []byte) (*ssh.Signature, error) {
+	p.asked = true
+	return nil, errors.New("only the public half is there")
+}
+
+// TestPublicHalfLearnsNothing: whether a key is said to be good depends on the key
+// alone, and not on the task.
+func TestPublicHalfLearnsNothing(t *testing.T) {
+	w := newWorld(t)
+	owner, other, stranger := testenv.NewKey(t, w.dir, "owner"), testenv.NewKey(t, w.dir, "other"), testenv.NewKey(t, w.dir, "stranger")
+	w.startAgent(w.token("task-1", time.Now(), owner))
+	w.startAgent(w.token("task-2", time.Now(), other))
+	for name, test := range map[string]struct {
+		key  testenv.Key
+		good bool
+	}{"a key that a task names": {owner, true}, "a stranger's": {stranger, false}} {
+		for _, user := range []string{"task-1", "task-2", "task-3", "Some Body", ""} {
+			half := &publicHalf{key: test.key.Signer.PublicKey()}
+			if _, err := w.dial(user, ssh.PublicKeys(half)); err == nil {
+				t.Fatalf("%s signed in as %q without its private half", name, user)
+			}
+			if half.asked != test.good {
+				t.Errorf("%s, as %q: good is %v, want %v", name, user, half.asked, test.good)
+			}
+		}
 	}
 }

@@ -41,6 +41,19 @@
 //   - The reply to tcpip-forward reaches the guest before a channel from the
 //     port that it opened, which the guest could not know otherwise.
 //
+// # A host that is not there yet
+//
+// JoinLater dials the host when the guest sends something that needs one, so that
+// a guest who only opens channels that a hook diverts never has one. What comes
+// meanwhile waits in the same queues and keeps the same order. A promise to open
+// no more sessions that comes first is kept for the host, which is told before
+// anything else.
+//
+// # What a host may open
+//
+// A guest asks its host for channels in the other direction: for forwarded ports,
+// its agent, its screen. One that it did not ask for is refused.
+//
 // # What must never wait
 //
 // A full queue of 16 requests or channels stops x/crypto's reading loop and with
