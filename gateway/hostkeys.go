@@ -46,7 +46,7 @@ func findKey(keys []ssh.Signer, blob []byte) ssh.Signer {
 // announce tells a guest that has just signed in the gateway's host keys. Other
 // clients than OpenSSH make nothing of it, and some have stumbled over it.
 func (g *guest) announce() {
-	if !strings.HasPrefix(string(g.conn.ClientVersion()), "SSH-2.0-OpenSSH_") {
+	if !strings.HasPrefix(string(g.conn.ClientVersion()), openSSHLike) {
 		return
 	}
 	var payload []byte
