@@ -168,12 +168,16 @@ func answered(status int, contentType, body string) http.HandlerFunc {
 func TestAnswersOfNoUse(t *testing.T) {
 	const yes = `{"allow":true}`
 	replies := map[string]http.HandlerFunc{
-		"201":         answered(201, "application/json", yes),
-		"204":         answered(204, "application/json", ""),
-		"206":         answered(206, "application/json", yes),
-		"302":         func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
-		"307":         func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect) },
-		"308 to http": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusPermanentRedirect) },
+		"201": answered(201, "application/json", yes),
+		"204": answered(204, "application/json", ""),
+		"206": answered(206, "application/json", yes),
+		"302": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
+		"307": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
+		},
+		"308 to http": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusPermanentRedirect)
+		},
 		"401":         answered(401, "application/json", yes),
 		"404":         answered(404, "application/json", yes),
 		"429":         answered(429, "application/json", yes),
