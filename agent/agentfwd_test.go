@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	sshagent "golang.org/x/crypto/ssh/agent"
@@ -120,27 +121,36 @@ func TestAgentIsGoneWithItsSession(t *testing.T) {
 	h := newTestHost(t, nil)
 	h.startAgent()
 	h.master("-A")
-	left := `(nc -U "$SSH_AUTH_SOCK" < /dev/zero > /dev/null; echo over > left) > /dev/null 2>&1 & ssh-add -L > /dev/null; echo $SSH_AUTH_SOCK`
-	testenv.Need(t, "nc")
-	r := h.run(h.client("ssh", "-A", "task", left), "")
-	if r.status != 0 {
-		t.Fatalf("%+v", r)
-	}
-	h.noPrivateDir(strings.TrimSpace(r.stdout))
-	eventually(t, "the end of its connection", func() bool {
-		b, _ := os.ReadFile(filepath.Join(h.dir, "left"))
-		return string(b) == "over\n"
-	})
-	// And when the connection is lost.
-	cmd := h.client("ssh", "-A", "-S", "none", "task", "echo $SSH_AUTH_SOCK; exec sleep 1000")
+	cmd := h.client("ssh", "-A", "task", "echo $SSH_AUTH_SOCK; read x")
+	in, err := cmd.StdinPipe()
+	must(t, err)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	socket, err := bufio.NewReader(out).ReadString('\n')
+	socket := readLine(t, bufio.NewReader(out))
+	left, err := net.Dial("unix", socket)
 	must(t, err)
+	defer left.Close()
+	left.SetDeadline(time.Now().Add(patience))
+	keys := sshagent.NewClient(left)
+	if list, err := keys.List(); len(list) != 1 || err != nil {
+		t.Fatalf("%v %v", list, err)
+	}
+	fmt.Fprintln(in)
+	must(t, cmd.Wait())
+	h.noPrivateDir(socket)
+	if n, err := left.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("its connection: %d %v", n, err)
+	}
+	// And when the connection is lost.
+	cmd = h.client("ssh", "-A", "-S", "none", "task", "echo $SSH_AUTH_SOCK; exec sleep 1000")
+	out, err = cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	socket = readLine(t, bufio.NewReader(out))
 	cmd.Process.Kill()
 	cmd.Wait()
-	h.noPrivateDir(strings.TrimSpace(socket))
+	h.noPrivateDir(socket)
 }
 
 // agentGuest is a guest by the library, who sees which channels the host opens.
