@@ -219,7 +219,7 @@ func TestOpenSSHEnds(t *testing.T) {
 	for _, end := range []os.Signal{os.Interrupt, os.Kill} {
 		cmd := h.client("ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", address+":"+answering, "-R", path+":"+answering, "task")
 		must(t, cmd.Start())
-		eventually(t, "the socket", func() bool { _, err := os.Lstat(path); return err == nil })
+		eventually(t, "the socket", func() bool { return served("unix", path) })
 		wantAnswer(t, "unix", path)
 		wantAnswer(t, "tcp", address)
 		must(t, cmd.Process.Signal(end))
