@@ -40,16 +40,17 @@
 //
 // All by GET, with If-None-Match where the forge gave an ETag:
 //
-//   - any forge: /USER.keys, as described at
-//     https://docs.github.com/en/authentication/connecting-to-github-with-ssh and
-//     https://docs.gitlab.com/user/ssh/
+//   - any forge: /USER.keys, which GitHub began and the others copied, and no
+//     manual describes; a self-managed GitLab that restricts public visibility
+//     redirects it to its sign-in (https://gitlab.com/gitlab-org/gitlab/-/issues/340908),
+//     which is what Forge.KeysFromAPI is for
 //   - GitHub: /user/ID, "Get a user using their ID", and /users/USER/keys, at
 //     https://docs.github.com/en/rest/users/users and
 //     https://docs.github.com/en/rest/users/keys; rate limits as in
 //     https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
 //   - GitLab: /users/ID (which needs a Token), /users?username=USER and
 //     /users/ID/keys, at https://docs.gitlab.com/api/users/ and
-//     https://docs.gitlab.com/api/user_keys/
+//     https://docs.gitlab.com/17.5/ee/api/user_keys.html
 //   - Gitea and Forgejo: /users/USER, /users/search?uid=ID and /users/USER/keys,
 //     at https://docs.gitea.com/api/ (operations userGet, userSearch and
 //     userListKeys)
