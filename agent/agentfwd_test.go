@@ -142,6 +142,9 @@ func TestAgentIsGoneWithItsSession(t *testing.T) {
 	if n, err := left.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("its connection: %d %v", n, err)
 	}
+	if r := h.run(h.client("ssh", "-O", "check", "task"), ""); r.status != 0 {
+		t.Errorf("the guest's connection did not live on: %+v", r)
+	}
 	// And when the connection is lost.
 	cmd = h.client("ssh", "-A", "-S", "none", "task", "echo $SSH_AUTH_SOCK; exec sleep 1000")
 	out, err = cmd.StdoutPipe()
