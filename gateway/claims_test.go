@@ -129,6 +129,7 @@ func (w *world) drainWithGuest() {
 	k := testenv.NewKey(w.t, w.dir, "guest")
 	w.startHost("task-9", w.token("task-9", time.Now(), k), answerAtEnd)
 	w.mustDial("task-9", k)
+	eventually(w.t, "the guest is signed in", func() bool { return w.metric("stagedoor_guests") == "1" })
 	drained := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
