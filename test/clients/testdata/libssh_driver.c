@@ -100,6 +100,10 @@ static void connect_task(int rekey)
         fail("the host key is not the one in known_hosts");
     if (ssh_pki_import_privkey_file(need("SSH_KEY"), NULL, NULL, NULL, &key) != SSH_OK)
         fail("key");
+    /* The manual's first step. By its answer the library has also read which
+     * signatures the server takes, without which it would not use an RSA key. */
+    if (ssh_userauth_none(session, NULL) == SSH_AUTH_ERROR)
+        fail("sign in");
     if (ssh_userauth_publickey(session, NULL, key) != SSH_AUTH_SUCCESS)
         fail("sign in");
     ssh_key_free(key);
