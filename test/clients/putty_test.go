@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -97,7 +98,10 @@ func plinkJump(t *testing.T, g *guest, command string) *exec.Cmd {
 	t.Helper()
 	hop := g.putty(t, "plink", "-nc", task+":22", g.target())
 	agent := fingerprint(g.w.agentKey)
-	return g.command(t, hop.Path, "-batch", "-i", g.ppk(t), "-hostkey", agent, "-proxycmd", strings.Join(hop.Args, " "), task+"@"+task, command)
+	cmd := g.command(t, hop.Path, "-batch", "-i", g.ppk(t), "-hostkey", agent, "-proxycmd", strings.Join(hop.Args, " "), task+"@"+task, command)
+	// The proxy outlives it by a moment, and writes to the home directory.
+	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	return cmd
 }
 
 func pscpPut(t *testing.T, g *guest, from, to string) *exec.Cmd {
