@@ -12,8 +12,9 @@
 //
 // Sessions behave as under sshd, with these differences. They start in the task's directory with the task's environment. When
 // the guest goes while its program runs, every process of the session is told by SIGHUP and killed after a grace, with or
-// without a terminal; what made a session of its own (setsid, tmux, a daemon) lives on. After a program has ended by itself,
-// whatever it left in the background lives on too.
+// without a terminal; what made a session of its own (setsid, tmux, a daemon) lives on, and on Linux so does what was started
+// without a terminal and cut off from all of the session's pipes. After a program has ended by itself, whatever it left in the
+// background lives on too.
 //
 // The guest's ssh-agent and display are reached by sockets that belong to the session which asked for them, in a private directory
 // that goes with it; under sshd the agent's is the connection's, and the cookie of the display goes to the user's .Xauthority.

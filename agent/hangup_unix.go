@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -124,23 +125,24 @@ func (p *process) signalForeground(sig unix.Signal) error {
 	return p.signalGroup(sig)
 }
 
-// signalSession signals every process of the session: the leader's group at once, those in other groups (the jobs of an
-// interactive shell) one by one. Stopped ones are continued, or they would never act on it.
+// signalSession signals the members of the session one by one. Stopped ones are continued, or they would never act on it.
 func (p *process) signalSession(sig unix.Signal) {
-	p.signalGroup(sig)
-	p.signalGroup(unix.SIGCONT)
 	for _, pid := range p.members() {
-		if group, err := unix.Getpgid(pid); err != nil || group == p.cmd.Process.Pid {
-			continue
-		}
 		unix.Kill(pid, sig)
 		unix.Kill(pid, unix.SIGCONT)
 	}
 }
 
 // members lists the living processes of the session.
+//
+// Without a terminal, those that have none of its pipes as a standard stream any more do not count: whoever started them in
+// the background like that, as Visual Studio Code does with its server, wants to find them again, and under sshd does.
 func (p *process) members() []int {
-	return processesOfSession(p.cmd.Process.Pid)
+	all := processesOfSession(p.cmd.Process.Pid)
+	if p.term != nil {
+		return all
+	}
+	return slices.DeleteFunc(all, func(pid int) bool { return pid != p.cmd.Process.Pid && !usesAny(pid, p.pipes[:]) })
 }
 
 func exitOf(state *os.ProcessState) exit {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"os"
 	"os/exec"
 
 	"golang.org/x/sys/unix"
@@ -28,3 +29,6 @@ func processesOfSession(sid int) []int {
 	}
 	return pids
 }
+
+// usesAny takes every process for one that does: what it has open cannot be read without cgo.
+func usesAny(pid int, files []os.FileInfo) bool { return true }

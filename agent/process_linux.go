@@ -2,6 +2,8 @@ package agent
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strconv"
@@ -46,4 +48,23 @@ func isZombie(pid string) bool {
 	b, err := os.ReadFile("/proc/" + pid + "/stat")
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	return err != nil || len(fields) == 0 || fields[0][0] == 'Z' || fields[0][0] == 'X'
+}
+
+// usesAny tells whether a process has one of some files as its stdin, stdout or stderr; true when that cannot be read.
+func usesAny(pid int, files []os.FileInfo) bool {
+	for fd := range 3 {
+		info, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(fd))
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // closed, or the process has ended
+			}
+			return true
+		}
+		for _, f := range files {
+			if f != nil && os.SameFile(f, info) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -25,6 +25,7 @@ type process struct {
 	stdin  *os.File  // our ends of the pipes; nil with a terminal
 	stdout *os.File
 	stderr *os.File
+	pipes  [3]os.FileInfo // the program's ends of them; nil with a terminal
 
 	exited    chan struct{} // closed when the leader has exited
 	noOutput  chan struct{} // closed when nobody is to see more of stdout
@@ -70,7 +71,8 @@ func (p *process) startOnPipes() (err error) {
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 		err = p.cmd.Start()
 	}
-	for _, f := range theirs {
+	for i, f := range theirs {
+		p.pipes[i], _ = f.Stat()
 		f.Close() // of a nil *os.File: an error, nothing else
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -83,29 +82,8 @@ func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := touchWaived(key, p); err != nil {
-		return nil, err
-	}
 	return g.narrowed(p)
 }
-
-// touchWaived refuses a security key whose certificate waives the touch when the line of its CA does not. sshd then asks for a
-// touch; x/crypto/ssh takes the certificate's word, and does not tell whether there was one.
-func touchWaived(key ssh.PublicKey, p *ssh.Permissions) error {
-	cert, ok := key.(*ssh.Certificate)
-	if !ok || !strings.HasPrefix(cert.Key.Type(), "sk-") {
-		return nil
-	}
-	_, byCA := cert.Extensions[noTouchRequired]
-	_, byLine := p.Extensions[noTouchRequired]
-	if byCA && !byLine {
-		return fmt.Errorf("%w: the certificate waives the touch of a security key, the line of its CA does not (%s)", auth.ErrDenied, noTouchRequired)
-	}
-	return nil
-}
-
-// noTouchRequired is the option and extension that waives the touch of a security key.
-const noTouchRequired = "no-touch-required"
 
 // authLog stops the handshake's timer once the guest is in, and notes failures.
 func (g *guest) authLog(_ ssh.ConnMetadata, method string, err error) {

@@ -33,15 +33,11 @@ import (
 //     remoteServerListenOnSocket, ssh -T -L PORT:SOCKET leads to a Unix socket.
 //   - When the link was cut it does all of that again, and finds the server, with
 //     everything that is open in it, by its pid.
-//
-// The setsid is ours. Without it the agent takes the server for a part of the
-// session and hangs up on it with the rest, which sshd does not do where there is
-// no terminal.
 const codeScript = `
 echo "ID: running"
 cd .code-server || exit 1
 if ! kill -0 "$(cat pid)" 2>/dev/null; then
-	CODE_SERVER_SOCKET='%s' setsid ./code-server >log 2>&1 </dev/null &
+	CODE_SERVER_SOCKET='%s' ./code-server >log 2>&1 </dev/null &
 	echo $! >pid
 fi
 while ! grep -q 'listening on' log; do sleep .03; done
