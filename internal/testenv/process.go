@@ -33,7 +33,7 @@ func StartProcess(t testing.TB, env []string, program string, args ...string) *P
 	p := &Process{Cmd: exec.Command(program, args...), Done: make(chan struct{}), t: t}
 	p.Cmd.Env = append(os.Environ(), env...)
 	p.Cmd.Stdout, p.Cmd.Stderr = &p.Output, &p.Output
-	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.Cmd.SysProcAttr = ownGroup()
 	check(t, p.Cmd.Start())
 	go func() {
 		p.Err = p.Cmd.Wait()
