@@ -140,6 +140,9 @@ func (k *authorizedKey) admitCertificate(who *claimant, task TaskID, now time.Ti
 	if !slices.ContainsFunc(names, func(name string) bool { return name != "" && slices.Contains(who.cert.ValidPrincipals, name) }) {
 		return nil, fmt.Errorf("certificate is for %.200q, and not for %.200q", who.cert.ValidPrincipals, names)
 	}
+	if err := k.checkTouch(who.cert); err != nil {
+		return nil, err
+	}
 	limit := userCertificatePermissions(who.cert)
 	a, forcedByLine := ForcedCommand(k.options.permissions)
 	b, forcedByCertificate := ForcedCommand(limit)
@@ -147,4 +150,19 @@ func (k *authorizedKey) admitCertificate(who *claimant, task TaskID, now time.Ti
 		return nil, errors.New("certificate and line force different commands")
 	}
 	return Intersect(k.options.permissions, limit), nil
+}
+
+// checkTouch refuses a security key whose certificate waives the touch when this
+// line does not. sshd would then ask for one; x/crypto takes the certificate's
+// word, and does not tell whether there was one.
+func (k *authorizedKey) checkTouch(cert *ssh.Certificate) error {
+	if !strings.HasPrefix(cert.Key.Type(), "sk-") {
+		return nil
+	}
+	_, byCertificate := cert.Extensions[noTouchRequired]
+	_, byLine := k.options.permissions.Extensions[noTouchRequired]
+	if byCertificate && !byLine {
+		return fmt.Errorf("certificate waives the touch of a security key, the line of its authority does not (%s)", noTouchRequired)
+	}
+	return nil
 }
