@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ func TestConnection(t *testing.T) {
 	w.startAgent(nil)
 	t.Run("persists", func(t *testing.T) { w.in(t).testControlPersist() })
 	t.Run("without a session", func(t *testing.T) { w.in(t).testNoSession() })
+	t.Run("output that nobody reads", func(t *testing.T) { w.in(t).testNobodyReads() })
 	t.Run("keepalive", func(t *testing.T) { w.in(t).testKeepalive() })
 	t.Run("dead gateway", func(t *testing.T) { w.in(t).testServerAlive() })
 }
@@ -47,6 +49,25 @@ func (w *world) testControlPersist() {
 		t.Errorf("-O exit: %v: %s", err, out)
 	}
 	w.awaitGateway("guest left", left+1)
+}
+
+// testNobodyReads is ssh TASK yes | head -1: when head has gone ssh says so to the
+// host, the program there ends, and so does ssh.
+func (w *world) testNobodyReads() {
+	t := w.t
+	cmd := w.command("ssh", w.target(), "echo $$; exec yes")
+	stdout, err := cmd.StdoutPipe()
+	mustDo(t, err)
+	mustDo(t, cmd.Start())
+	var pid int
+	if _, err := fmt.Fscan(stdout, &pid); err != nil {
+		t.Fatal(err)
+	}
+	stdout.Close()
+	if err := cmd.Wait(); exitCode(err) < 0 {
+		t.Errorf("ssh had to be killed: %v", err)
+	}
+	awaitGone(t, pid)
 }
 
 // quietly runs a command that leaves another behind, which keeps its descriptors.
