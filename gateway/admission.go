@@ -104,7 +104,26 @@ func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error)
 	reg.agentKey = h.AgentKey
 	reg.ca = settings.CA
 	reg.endToEndOnly = h.EndToEndOnly
-	return reg, nil
+	return reg, s.useToken(reg)
+}
+
+// useToken lets a token let in no more than one agent.
+func (s *Server) useToken(reg registration) error {
+	if reg.tokenUntil.IsZero() {
+		return nil
+	}
+	first, err := s.used.take(reg.token, reg.agentKey, reg.tokenUntil)
+	switch {
+	case err != nil:
+		s.log.Error("cannot note that a token was used", "task", string(reg.task), "error", err)
+		return fmt.Errorf("note that the token was used: %w", err)
+	case first != nil:
+		s.log.Warn("a token was shown by a second agent: somebody has a copy of it", "task", string(reg.task),
+			"first_agent", agentFingerprint(first), "second_agent", agentFingerprint(reg.agentKey))
+		return &tunnel.Refusal{Code: tunnel.CodeReplayed, Message: "the token was used by another agent before: mint one for each agent, " +
+			"or have an agent that starts again keep its keys (state directory)"}
+	}
+	return nil
 }
 
 // parseHostKey reads the host key of an agent. Only kinds whose verification
@@ -129,7 +148,10 @@ func credentials(settings *Settings, h tunnel.Hello) (registration, error) {
 		if err != nil {
 			return registration{}, err
 		}
-		return registration{task: t.Task, grant: &t.Grant, generation: t.IssuedAt, deadline: t.Grant.Until}, nil
+		return registration{
+			task: t.Task, grant: &t.Grant, generation: t.IssuedAt, deadline: t.Grant.Until,
+			token: newTokenID("task "+string(t.Task), t.ID), tokenUntil: t.Expires.Add(max(0, settings.Tokens.Leeway)),
+		}, nil
 	}
 	keys := []ed25519.PublicKey{settings.RenewalKey.Public().(ed25519.PublicKey)}
 	r, err := auth.VerifyRenewal(keys, h.Renewal, time.Now())
@@ -208,7 +230,7 @@ func (s *Server) remembered(reg registration) error {
 func held(task string, lost bool) *tunnel.Refusal {
 	if lost {
 		return &tunnel.Refusal{Code: tunnel.CodeHeld, Retry: true,
-			Message: "another agent with the same token has lost its connection to task " + task + " and is given time to come back"}
+			Message: "another agent with a token of the same time has lost its connection to task " + task + " and is given time to come back"}
 	}
 	return &tunnel.Refusal{Code: tunnel.CodeHeld,
 		Message: "another agent holds task " + task + " with a token of the same time: mint a token for each agent"}

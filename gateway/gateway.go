@@ -55,6 +55,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Version is shown in the SSH version string.
 	Version string
+	// StateDir is the directory of what must outlive the gateway, such as which
+	// tokens were used. Two gateways must not share it, except for one that drains
+	// with its successor. Default: none, and a restart forgets.
+	StateDir string
 }
 
 // Server is a gateway. Its methods may be called at the same time.
@@ -67,6 +71,7 @@ type Server struct {
 	throttle *throttle
 	budget   *splice.Budget
 	metrics  *metrics
+	used     *usedTokens
 	web      *http.Server
 	webConns *connQueue
 
@@ -96,7 +101,12 @@ func New(settings Settings, o Options) (*Server, error) {
 	if err := settings.validate(); err != nil {
 		return nil, err
 	}
+	used, err := openUsedTokens(o.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	s := &Server{
+		used:       used,
 		name:       o.Name,
 		version:    openSSHLike + "compatible_Stagedoor",
 		log:        o.Logger,
@@ -267,6 +277,7 @@ func (s *Server) Close() error {
 	s.webConns.Close()
 	s.wg.Wait()
 	s.budget.Close()
+	s.used.Close()
 	return err
 }
 

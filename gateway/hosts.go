@@ -45,6 +45,9 @@ type registration struct {
 	hostKey      ssh.PublicKey
 	ca           ssh.Signer // whose certificates the agent believes: it was named in its welcome
 	endToEndOnly bool
+
+	token      tokenID   // by which it comes in for the first time
+	tokenUntil time.Time // when that one verifies no more; zero: it comes back by a renewal
 }
 
 // serveTunnel speaks with an agent on nc until its tunnel ends. binding is what

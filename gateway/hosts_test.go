@@ -89,14 +89,14 @@ func TestNewerAgentReplaces(t *testing.T) {
 	}
 }
 
-// TestSameTokenTwice is the case of a token that was copied: the agent that has
-// the task keeps it.
-func TestSameTokenTwice(t *testing.T) {
+// TestTokenOfSameTime: of two agents with tokens of the same second the one that
+// has the task keeps it.
+func TestTokenOfSameTime(t *testing.T) {
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
-	token := w.token("task-1", time.Now(), k)
-	w.startAgent(token)
-	if r := w.refusal(token); r.Code != tunnel.CodeHeld {
+	now := time.Now()
+	w.startAgent(w.token("task-1", now, k))
+	if r := w.refusal(w.token("task-1", now, k)); r.Code != tunnel.CodeHeld {
 		t.Errorf("refused with %+v, want code held", r)
 	}
 	if out, err := w.sshCommand("task-1", k, "true").CombinedOutput(); err != nil {
@@ -154,19 +154,19 @@ func (w *world) startStranger(token string) <-chan error {
 	return ended
 }
 
-// TestCopiedTokenDoesNotWin: whoever has a copy of the token cannot take the
-// task while its agent dials again, nor keep the agent out; once the agent was
-// given its time, a machine that took its place gets in.
-func TestCopiedTokenDoesNotWin(t *testing.T) {
+// TestTokenOfSameTimeDoesNotWin: whoever has a token no newer than the agent's
+// cannot take the task while that one dials again, nor keep it out; once the agent
+// was given its time, a machine that took its place gets in.
+func TestTokenOfSameTimeDoesNotWin(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.HostGrace = 3 * time.Second })
 	k := testenv.NewKey(t, w.dir, "alice")
-	token := w.token("task-1", time.Now(), k)
-	first := w.startAgent(token)
+	now := time.Now()
+	first := w.startAgent(w.token("task-1", now, k))
 	first.stop()
 	eventually(t, "the agent is gone", func() bool { return strings.Contains(w.log.String(), "tunnel ended") })
-	w.startStranger(token)
-	eventually(t, "the copy is refused", func() bool { return strings.Contains(w.log.String(), "result=held") })
-	eventually(t, "the copy is let in when the agent does not come back", func() bool {
+	w.startStranger(w.token("task-1", now, k))
+	eventually(t, "the other is refused", func() bool { return strings.Contains(w.log.String(), "result=held") })
+	eventually(t, "the other is let in when the agent does not come back", func() bool {
 		return strings.Count(w.log.String(), "host registered") == 2
 	})
 }

@@ -14,6 +14,7 @@ const (
 	CodeExpired     = "expired"     // the token, the renewal or the task's time has run out
 	CodeReplaced    = "replaced"    // a newer agent serves the task
 	CodeHeld        = "held"        // another agent with a token just as new serves the task
+	CodeReplayed    = "replayed"    // the token let in an agent with another key: a new one is needed
 	CodeLimit       = "limit"       // too many tunnels
 	CodeVersion     = "version"     // the gateway does not speak this version of the protocol
 	CodeDraining    = "draining"    // the gateway is going down: dial again, another one answers

@@ -50,7 +50,8 @@ Exit status:
   3  refused: the gateway does not accept the token
   4  refused: the token, or the time of the task, has run out
   5  replaced: a newer agent serves the task
-  6  refused for another reason, which the message says`
+  6  refused for another reason, which the message says: another agent has used
+     the token, for example`
 
 func newConnectCommand() *cobra.Command {
 	var c config

@@ -83,7 +83,7 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 		return settings, err
 	}
 	settings.Address = d.boundAddress(settings.Address)
-	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log}); err != nil {
+	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir}); err != nil {
 		d.listeners.close()
 		return settings, err
 	}
