@@ -16,6 +16,7 @@ import (
 func (s *Server) hooks(g *guest) *splice.Hooks {
 	return &splice.Hooks{
 		Budget: s.budget,
+		Owner:  g.owner(),
 		Divert: func(typ string, extra []byte) (splice.ServeFunc, error) { return s.divert(g, typ, extra) },
 		Unreachable: func(ctx context.Context, nc ssh.NewChannel, err error) {
 			s.explain(ctx, g, nc, err.Error())
@@ -123,7 +124,7 @@ func (s *Server) takeChannel(g *guest) error {
 		return shortage("this connection has as many channels open as it may")
 	case s.identities[g.owner()] >= l.ChannelsPerIdentity:
 		return shortage("you have as many channels open as you may, over all your connections")
-	case s.budget.Full():
+	case s.budget.Full(g.owner()):
 		return shortage("this gateway's memory for stalled channels is used up: try again later")
 	}
 	g.channels++

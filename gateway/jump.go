@@ -101,7 +101,7 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 		return // the guest has gone
 	}
 	s.metrics.jumps.WithLabelValues("ok").Inc()
-	r := &relay{s: s, ch: ch, stream: stream}
+	r := &relay{s: s, owner: g.owner(), ch: ch, stream: stream}
 	r.cut = sync.OnceFunc(r.close)
 	r.run(ctx, reqs, g.jumpLog(task, identity))
 }
@@ -160,6 +160,7 @@ func remoteOf(c *conn) string {
 // relay passes the bytes of one jump.
 type relay struct {
 	s      *Server
+	owner  string // whose bytes these are
 	ch     ssh.Channel
 	stream *tunnel.Stream
 	cut    func() // ends both sides, and does not wait
@@ -217,7 +218,7 @@ func (r *relay) pass(ctx context.Context, reqs <-chan *ssh.Request) {
 
 // toHost passes on what the guest sends, until it has ended.
 func (r *relay) toHost() error {
-	err := r.s.budget.Copy(r.stream, r.ch, r.count(&r.fromGuest, "guest"), r.cut)
+	err := r.s.budget.Copy(r.owner, r.stream, r.ch, r.count(&r.fromGuest, "guest"), r.cut)
 	r.stream.CloseWrite()
 	return err
 }
@@ -225,7 +226,7 @@ func (r *relay) toHost() error {
 // toGuest passes on what the host sends, until it has ended. The error is that
 // of a tunnel which was lost.
 func (r *relay) toGuest() error {
-	err := r.s.budget.Copy(r.ch, r.stream, r.count(&r.fromHost, "host"), r.cut)
+	err := r.s.budget.Copy(r.owner, r.ch, r.stream, r.count(&r.fromHost, "host"), r.cut)
 	if err == nil {
 		r.ch.CloseWrite()
 	}

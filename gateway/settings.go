@@ -72,8 +72,7 @@ type Limits struct {
 	// connection. Default 128.
 	ChannelsPerConnection int
 	// ChannelsPerIdentity is how many channels one identity may have open over
-	// all its connections. Default 128, with which one guest can stall half of
-	// BufferedBytes at most.
+	// all its connections. Default 512.
 	ChannelsPerIdentity int
 	// StreamsPerTunnel is how many guests' connections one host may serve at a
 	// time. Default 256.
@@ -108,7 +107,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.UnauthenticatedPerSource, 64)
 	setDefault(&l.AuthTries, 6)
 	setDefault(&l.ChannelsPerConnection, 128)
-	setDefault(&l.ChannelsPerIdentity, 128)
+	setDefault(&l.ChannelsPerIdentity, 512)
 	setDefault(&l.StreamsPerTunnel, 256)
 	setDefault(&l.TunnelsPerTask, 4)
 	setDefault(&l.BufferedBytes, 1<<30)

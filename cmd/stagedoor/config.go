@@ -121,7 +121,7 @@ func DefaultConfig() Config {
 			UnauthenticatedPerSource: 64,
 			AuthTries:                6,
 			ChannelsPerConnection:    128,
-			ChannelsPerIdentity:      128,
+			ChannelsPerIdentity:      512,
 			StreamsPerTunnel:         256,
 			TunnelsPerTask:           4,
 			BufferedBytes:            1 << 30,

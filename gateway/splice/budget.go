@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -15,21 +14,26 @@ const perFlow = 2 << 20
 // sweepEvery is how often a Budget looks, and so how long a stall may go unseen.
 const sweepEvery = time.Second
 
+// slow is how many packets (of 32 KiB at most) a direction may pass on in a second
+// and still be called stalled when it waits at both ends of that second: its
+// window holds as much as if it stood still.
+const slow = 8
+
 // A Budget bounds the bytes that stalled channels hold, for all joins of a
 // gateway together. A channel's direction is stalled when it has been waiting
-// for more than a second to pass one packet on; it counts as 2 MiB. While the
-// budget is exceeded, the channels that stalled most recently are closed: so
-// whoever starts to fill the gateway's memory does not push out others.
-//
-// What it cannot see: a receiver that takes one packet in less than a second
-// holds the same memory. Bound the channels of a connection for that.
+// for more than a second to pass one packet on, or trickles; it counts as 2 MiB.
+// While the budget is exceeded, whoever has most stalled loses a channel first,
+// and of its channels the one that stalled last: so nobody who fills the gateway's
+// memory pushes out others, were it over a hundred connections. An owner (see
+// Hooks) with one stall keeps it as long as there is room for one of everybody's.
 type Budget struct {
 	bytes int64
 	delay time.Duration // how long a flow must have been stalled to be counted
-	used  atomic.Int64  // at the last sweep
 
-	mu    sync.Mutex // guards loads
-	loads map[load]struct{}
+	mu     sync.Mutex // guards what follows
+	loads  map[load]*mark
+	used   int64            // at the last sweep
+	shares map[string]int64 // of it, by owner
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -38,8 +42,31 @@ type Budget struct {
 
 // A load is a flow.
 type load interface {
+	owner() string
 	stalledSince() int64 // in terms of clock; zero: it flows
+	passed() uint64      // packets
 	shed()               // does not block
+}
+
+// A mark is what a Budget remembers of a load that was waiting when it looked.
+type mark struct {
+	since  int64  // as when it has been stalled, slow packets notwithstanding; zero: it was not waiting
+	looked int64  // when passed was noted
+	passed uint64 // packets
+}
+
+// look returns since when l has been stalled, or zero.
+func (m *mark) look(l load, now, delay int64) int64 {
+	since, passed := l.stalledSince(), l.passed()
+	switch {
+	case since <= 0:
+		*m = mark{}
+	case m.since == 0, now-m.looked >= delay && passed-m.passed > slow:
+		*m = mark{since: since, looked: now, passed: passed}
+	case now-m.looked >= delay:
+		m.looked, m.passed = now, passed
+	}
+	return m.since
 }
 
 // NewBudget returns a budget of so many bytes and starts the goroutine that
@@ -55,16 +82,31 @@ func NewBudget(bytes int64) *Budget {
 }
 
 func newBudget(bytes int64) *Budget {
-	return &Budget{bytes: bytes, delay: sweepEvery, loads: make(map[load]struct{}), stop: make(chan struct{})}
+	return &Budget{bytes: bytes, delay: sweepEvery, loads: make(map[load]*mark), stop: make(chan struct{})}
 }
 
-// Full reports whether one more stalled direction would exceed the budget.
-func (b *Budget) Full() bool {
-	return b.bytes > 0 && b.used.Load()+perFlow > b.bytes
+// Full reports whether an owner may stall nothing more: one more direction would
+// exceed the budget, and the owner's part of it is not smaller than it would be if
+// all who have something stalled had the same.
+func (b *Budget) Full(owner string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes <= 0 || b.used+perFlow <= b.bytes {
+		return false
+	}
+	mine, owners := b.shares[owner], int64(len(b.shares))
+	if mine == 0 {
+		owners++
+	}
+	return mine+perFlow > b.bytes/owners
 }
 
 // Stalled returns the bytes that stalled channels held at the last look.
-func (b *Budget) Stalled() int64 { return b.used.Load() }
+func (b *Budget) Stalled() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
 
 // Close ends the budget's goroutine and waits for it. Joins that still use the
 // budget go on, uncounted.
@@ -90,41 +132,63 @@ func (b *Budget) keep(tick <-chan time.Time, now func() int64) {
 func (b *Budget) sweep(now int64) {
 	stalled := b.stalled(now)
 	used := int64(len(stalled)) * perFlow
+	shares := make(map[string]int64)
 	for _, s := range stalled {
-		if b.bytes <= 0 || used <= b.bytes {
-			break
+		if b.bytes > 0 && used > b.bytes {
+			if s.load.stalledSince() != 0 { // else its channel's other flow was shed
+				s.load.shed()
+			}
+			used -= perFlow
+			continue
 		}
-		if s.load.stalledSince() != 0 { // else its channel's other flow was shed
-			s.load.shed()
-		}
-		used -= perFlow
+		shares[s.load.owner()] += perFlow
 	}
-	b.used.Store(used)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used, b.shares = used, shares
 }
 
 type stall struct {
 	load  load
 	since int64
+	rank  int // how many stalls of its owner are older
 }
 
-// stalled returns what is stalled, the most recent first.
+// stalled returns what is stalled, in the order in which it is to be shed: by the
+// number of its owner's stalls that are older, which is the same as to take one
+// from whoever has most, time and again; of the same number the most recent first.
 func (b *Budget) stalled(now int64) []stall {
+	all := b.waiting(now)
+	slices.SortFunc(all, func(x, y stall) int { return cmp.Compare(x.since, y.since) })
+	seen := make(map[string]int)
+	for i := range all {
+		owner := all[i].load.owner()
+		all[i].rank = seen[owner]
+		seen[owner]++
+	}
+	slices.SortFunc(all, func(x, y stall) int {
+		return cmp.Or(cmp.Compare(y.rank, x.rank), cmp.Compare(y.since, x.since))
+	})
+	return all
+}
+
+// waiting returns what has been stalled for long enough to count.
+func (b *Budget) waiting(now int64) []stall {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []stall
-	for l := range b.loads {
-		if since := l.stalledSince(); since > 0 && now-since >= int64(b.delay) {
-			all = append(all, stall{l, since})
+	for l, m := range b.loads {
+		if since := m.look(l, now, int64(b.delay)); since > 0 && now-since >= int64(b.delay) {
+			all = append(all, stall{load: l, since: since})
 		}
 	}
-	slices.SortFunc(all, func(x, y stall) int { return cmp.Compare(y.since, x.since) })
 	return all
 }
 
 func (b *Budget) add(l load) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.loads[l] = struct{}{}
+	b.loads[l] = new(mark)
 }
 
 func (b *Budget) remove(l load) {

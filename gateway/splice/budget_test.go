@@ -13,11 +13,15 @@ import (
 // A fakeLoad stalls since a given time until it is shed.
 type fakeLoad struct {
 	name  string
+	whose string
 	since int64
+	moved uint64
 	twin  *fakeLoad // the other flow of its channel
 	shedN *[]string
 }
 
+func (l *fakeLoad) owner() string       { return l.whose }
+func (l *fakeLoad) passed() uint64      { return l.moved }
 func (l *fakeLoad) stalledSince() int64 { return l.since }
 
 func (l *fakeLoad) shed() {
@@ -44,13 +48,13 @@ func TestBudgetSheds(t *testing.T) {
 	first, second := load("first twin", now-5*s), load("second twin", now-6*s)
 	first.twin, second.twin = second, first
 	b.sweep(now)
-	if b.Stalled() != 3*perFlow || !b.Full() || len(shed) != 0 {
-		t.Fatalf("%d bytes stalled, full %v, shed %v", b.Stalled(), b.Full(), shed)
+	if b.Stalled() != 3*perFlow || !b.Full("") || len(shed) != 0 {
+		t.Fatalf("%d bytes stalled, full %v, shed %v", b.Stalled(), b.Full(""), shed)
 	}
 	newest := load("newest", now-2*s)
 	b.sweep(now)
-	if b.Stalled() != 3*perFlow || !b.Full() || !slices.Equal(shed, []string{"newest"}) {
-		t.Fatalf("%d bytes stalled, full %v, shed %v", b.Stalled(), b.Full(), shed)
+	if b.Stalled() != 3*perFlow || !b.Full("") || !slices.Equal(shed, []string{"newest"}) {
+		t.Fatalf("%d bytes stalled, full %v, shed %v", b.Stalled(), b.Full(""), shed)
 	}
 	b.remove(newest)
 	load("newer", now-3*s)
@@ -72,6 +76,69 @@ func TestBudgetSheds(t *testing.T) {
 	}
 }
 
+// TestBudgetShedsByOwner: whoever has most stalled loses first, however early it
+// came, until all have the same; and is the one who may stall nothing more.
+func TestBudgetShedsByOwner(t *testing.T) {
+	const s = int64(time.Second)
+	b := newBudget(6 * perFlow)
+	var shed []string
+	stall := func(owner string, since ...int64) {
+		for _, at := range since {
+			b.add(&fakeLoad{name: owner, whose: owner, since: at * s, shedN: &shed})
+		}
+	}
+	stall("hog", 1, 2, 3, 4, 5, 6)
+	b.sweep(100 * s)
+	if len(shed) != 0 || !b.Full("hog") || b.Full("alice") {
+		t.Fatalf("shed %v, the hog may stall more: %v, alice may not: %v", shed, !b.Full("hog"), b.Full("alice"))
+	}
+	stall("alice", 50)
+	b.sweep(100 * s)
+	if !slices.Equal(shed, []string{"hog"}) {
+		t.Fatalf("shed %v", shed)
+	}
+	stall("bob", 60, 61, 62)
+	stall("carol", 70)
+	b.sweep(100 * s) // ten: 5 of the hog's, 3 of bob's, and one each of the others
+	if want := []string{"hog", "hog", "hog", "bob", "hog"}; !slices.Equal(shed, want) {
+		t.Fatalf("shed %v, want %v", shed, want)
+	}
+	if b.Stalled() != 6*perFlow || b.Full("dave") || !b.Full("hog") {
+		t.Errorf("%d bytes are stalled; full for a newcomer: %v, for the hog: %v", b.Stalled(), b.Full("dave"), b.Full("hog"))
+	}
+}
+
+// TestTrickleIsAStall: who takes a packet now and then holds as much as who takes
+// none.
+func TestTrickleIsAStall(t *testing.T) {
+	const s = int64(time.Second)
+	b := newBudget(0)
+	trickles, flows, reads := &fakeLoad{}, &fakeLoad{}, &fakeLoad{}
+	b.add(trickles)
+	b.add(flows)
+	b.add(reads)
+	look := func(now int64, want int64) {
+		t.Helper()
+		trickles.since, flows.since = now-s/2, now-s/2
+		trickles.moved += slow
+		flows.moved += slow + 1
+		b.sweep(now)
+		if b.Stalled() != want*perFlow {
+			t.Errorf("after %d s %d are stalled, want %d", now/s, b.Stalled()/perFlow, want)
+		}
+	}
+	reads.since = 1
+	look(10*s, 1)
+	for now := 11 * s; now < 20*s; now += s {
+		look(now, 2)
+	}
+	reads.since = 0
+	look(20*s, 1)
+	reads.since = 20*s + s/2
+	look(21*s, 1)
+	look(22*s, 2)
+}
+
 func TestBudgetWithoutBound(t *testing.T) {
 	b := newBudget(0)
 	var shed []string
@@ -79,8 +146,8 @@ func TestBudgetWithoutBound(t *testing.T) {
 		b.add(&fakeLoad{since: 1, shedN: &shed})
 	}
 	b.sweep(int64(time.Hour))
-	if b.Full() || len(shed) != 0 || b.Stalled() != 100*perFlow {
-		t.Errorf("full %v, shed %v, stalled %d", b.Full(), shed, b.Stalled())
+	if b.Full("") || len(shed) != 0 || b.Stalled() != 100*perFlow {
+		t.Errorf("full %v, shed %v, stalled %d", b.Full(""), shed, b.Stalled())
 	}
 }
 
@@ -123,9 +190,9 @@ func TestBudgetOfJoins(t *testing.T) {
 		guests, hosts = append(guests, guest), append(hosts, host)
 	}
 	stall()
-	sweepUntil(t, b, "one stall", func() bool { return b.Stalled() == perFlow && !b.Full() })
+	sweepUntil(t, b, "one stall", func() bool { return b.Stalled() == perFlow && !b.Full("") })
 	stall()
-	sweepUntil(t, b, "two stalls", func() bool { return b.Stalled() == 2*perFlow && b.Full() })
+	sweepUntil(t, b, "two stalls", func() bool { return b.Stalled() == 2*perFlow && b.Full("") })
 	if _, _, err := r.guest.OpenChannel("session", nil); err == nil || err.(*ssh.OpenChannelError).Reason != ssh.ResourceShortage {
 		t.Errorf("open with a full budget: %v", err)
 	}
@@ -146,6 +213,36 @@ func TestBudgetOfJoins(t *testing.T) {
 	}
 	sweepUntil(t, b, "no stall", func() bool { return b.Stalled() == 0 })
 	echo(t, r)
+}
+
+// TestBudgetSparesOthers: a guest whose one channel stalls keeps it, and opens
+// others, while another guest fills the budget over and over.
+func TestBudgetSparesOthers(t *testing.T) {
+	b := stallBudget(4)
+	hog, other := newRig(t, &Hooks{Budget: b, Owner: "hog"}), newRig(t, &Hooks{Budget: b, Owner: "other"})
+	stall := func(r *rig) end {
+		guest, host := r.session()
+		start(t, guest, host)
+		go host.Write(noise(3 * window))
+		return guest
+	}
+	for range 4 {
+		stall(hog)
+	}
+	sweepUntil(t, b, "the hog to fill the budget", func() bool { return b.Full("hog") })
+	kept := stall(other)
+	sweepUntil(t, b, "the other's stall to count", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.shares["other"] == perFlow && b.shares["hog"] == 3*perFlow
+	})
+	echo(t, other)
+	if _, _, err := hog.guest.OpenChannel("session", nil); err == nil {
+		t.Error("the hog opened one more")
+	}
+	if isClosed(kept) {
+		t.Error("the other's channel was closed")
+	}
 }
 
 // TestBudgetInput: what a host does not read counts, too.

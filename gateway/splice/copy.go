@@ -9,10 +9,10 @@ import (
 // What dst does not take any more is read and dropped, so that the sender comes
 // to an end. moved is called with the number of bytes that were written.
 //
-// It is counted as one direction of a channel is. When the budget is exceeded
+// It is counted as one direction of a channel of owner is. When the budget is exceeded
 // shed is called, which must not block, and must have src and dst fail.
-func (b *Budget) Copy(dst io.Writer, src io.Reader, moved func(int), shed func()) error {
-	c := &copying{cut: shed}
+func (b *Budget) Copy(owner string, dst io.Writer, src io.Reader, moved func(int), shed func()) error {
+	c := &copying{whose: owner, cut: shed}
 	defer c.buffer.release()
 	b.add(c)
 	defer b.remove(c)
@@ -22,6 +22,7 @@ func (b *Budget) Copy(dst io.Writer, src io.Reader, moved func(int), shed func()
 		if n > 0 && open {
 			c.since.Store(clock())
 			written, werr := dst.Write(p[:n])
+			c.chunks.Add(1)
 			c.since.Store(0)
 			moved(written)
 			open = werr == nil
@@ -43,10 +44,14 @@ func noEOF(err error) error {
 
 // copying is the load of a Copy.
 type copying struct {
+	whose  string
 	since  atomic.Int64 // as in pump
+	chunks atomic.Uint64
 	cut    func()
 	buffer buffer
 }
 
+func (c *copying) owner() string       { return c.whose }
+func (c *copying) passed() uint64      { return c.chunks.Load() }
 func (c *copying) stalledSince() int64 { return c.since.Load() }
 func (c *copying) shed()               { c.cut() }

@@ -16,7 +16,7 @@ func TestCopy(t *testing.T) {
 	data := noise(3*largeBuffer + 100)
 	var out bytes.Buffer
 	moved := 0
-	if err := b.Copy(&out, iotest.DataErrReader(bytes.NewReader(data)), func(n int) { moved += n }, nil); err != nil {
+	if err := b.Copy("alice", &out, iotest.DataErrReader(bytes.NewReader(data)), func(n int) { moved += n }, nil); err != nil {
 		t.Error(err)
 	}
 	if !bytes.Equal(out.Bytes(), data) || moved != len(data) {
@@ -25,11 +25,11 @@ func TestCopy(t *testing.T) {
 	left := bytes.NewReader(data)
 	closed, other := net.Pipe()
 	other.Close()
-	if err := b.Copy(closed, left, func(n int) { moved += n }, nil); err != nil || left.Len() != 0 || moved != len(data) {
+	if err := b.Copy("alice", closed, left, func(n int) { moved += n }, nil); err != nil || left.Len() != 0 || moved != len(data) {
 		t.Errorf("%v, %d bytes left, %d counted", err, left.Len(), moved)
 	}
 	lost := errors.New("lost")
-	if err := b.Copy(io.Discard, iotest.ErrReader(lost), func(int) {}, nil); !errors.Is(err, lost) {
+	if err := b.Copy("alice", io.Discard, iotest.ErrReader(lost), func(int) {}, nil); !errors.Is(err, lost) {
 		t.Errorf("%v", err)
 	}
 	if len(b.loads) != 0 {
@@ -48,7 +48,7 @@ func TestStalledCopyIsShed(t *testing.T) {
 		out, dst := net.Pipe() // whose other end nobody reads
 		t.Cleanup(func() { dst.Close() })
 		go func() {
-			b.Copy(out, src, func(int) {}, func() {
+			b.Copy("alice", out, src, func(int) {}, func() {
 				shed <- i
 				src.Close()
 				out.Close()

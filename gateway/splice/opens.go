@@ -184,7 +184,7 @@ func (o *opening) mayStart() error {
 	if j.isEnding() {
 		return errEnding
 	}
-	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full() {
+	if o.crowded || j.hooks.Budget != nil && j.hooks.Budget.Full(j.hooks.Owner) {
 		return &ssh.OpenChannelError{Reason: ssh.ResourceShortage, Message: "gateway is out of resources, try again later"}
 	}
 	if o.l.side == Host {

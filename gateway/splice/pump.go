@@ -151,6 +151,10 @@ func (f *flow) takeOver() {
 	}
 }
 
+func (f *flow) owner() string { return f.c.j.hooks.Owner }
+
+func (f *flow) passed() uint64 { return f.data.chunks.Load() + f.stderr.chunks.Load() }
+
 // stalledSince returns since when the flow waits for its receiver, or zero.
 func (f *flow) stalledSince() int64 {
 	if f.c.killed.Load() {

@@ -160,8 +160,12 @@ type Hooks struct {
 	Log *slog.Logger
 
 	// Budget, if not nil, counts this join's stalled channels. While it is full
-	// new channels are refused with ssh.ResourceShortage.
+	// for their Owner new channels are refused with ssh.ResourceShortage.
 	Budget *Budget
+
+	// Owner is whose channels these are: joins of the same owner are judged
+	// together by Budget.
+	Owner string
 }
 
 // ChannelHooks watch and judge one channel. Each field may be nil. A panic in
