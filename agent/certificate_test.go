@@ -233,3 +233,18 @@ func TestSecurityKeysWithCertificates(t *testing.T) {
 		}
 	}
 }
+
+// A gateway may take away, and never choose what runs: what it calls its policy is not a way to run a command as a guest who
+// trusts it with nothing.
+func TestPolicyForcesNoCommand(t *testing.T) {
+	key, _ := newSigner(t)
+	h := newTestHost(t, func(s *Server) {
+		s.EndToEndOnly = true
+		s.Grant.AuthorizedKeys = []string{line(key)}
+	})
+	forced := `{"permissions":["permit-pty","permit-exec@stagedoor"],"critical_options":{"force-command":"echo of the gateway"}}`
+	c, err := dialWith(t, h, h.serveEndToEnd(tunnel.Welcome{Policy: []byte(forced)}), ssh.PublicKeys(key))
+	if err == nil {
+		t.Errorf("a guest is let in, and runs %q", output(t, c, "echo of the guest"))
+	}
+}

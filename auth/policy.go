@@ -23,13 +23,14 @@ type policy struct {
 
 // MarshalPolicy writes down the most that guests may do, for [ParsePolicy] on
 // the other side. Nil, which stands for no narrowing, becomes nothing. It fails
-// on a critical option that the table does not know; of the extensions only
-// permissions are written.
+// on a critical option that the table does not know, and on a forced command,
+// which no agent takes from a gateway; of the extensions only permissions are
+// written.
 func MarshalPolicy(p *ssh.Permissions) ([]byte, error) {
 	if p == nil {
 		return nil, nil
 	}
-	if err := usable(p); err != nil {
+	if err := narrowing(p); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	written := policy{Permissions: []string{}, CriticalOptions: p.CriticalOptions}
@@ -94,5 +95,14 @@ func (r *policy) permissions() (*ssh.Permissions, error) {
 	}
 	p.Extensions[noTouchRequired] = "" // for keys to say
 	maps.Copy(p.CriticalOptions, r.CriticalOptions)
-	return p, usable(p)
+	return p, narrowing(p)
+}
+
+// narrowing refuses what does more than to take away. A forced command would be
+// the gateway's own to run, as a guest who trusts it with nothing.
+func narrowing(p *ssh.Permissions) error {
+	if _, forced := ForcedCommand(p); forced {
+		return denied("%s is not for a policy", ForceCommand)
+	}
+	return usable(p)
 }

@@ -21,7 +21,7 @@ func TestPolicyTravels(t *testing.T) {
 			}
 			continue
 		}
-		if (usable(p) == nil) != (err == nil) {
+		if (narrowing(p) == nil) != (err == nil) {
 			t.Fatalf("%+v: %v", p, err)
 		}
 		if err != nil {
@@ -86,6 +86,7 @@ func TestPoliciesThatPermitNothing(t *testing.T) {
 		`{"permissions":["permit-pty"],"permissions":["permit-pty"]}`:                       "duplicate",
 		`{"permissions":["permit-pty"],"critical_options":{"new@example.com":""}}`:          "new@example.com",
 		`{"permissions":["permit-pty"],"critical_options":{"force-command":""}}`:            "force-command",
+		`{"permissions":["permit-pty"],"critical_options":{"force-command":"id"}}`:          "force-command",
 		`{"permissions":["permit-pty"],"critical_options":[]}`:                              "",
 		`{"permissions":["permit-pty"],"x":"` + strings.Repeat("x", maxPolicy) + `"}`:       "allowed",
 		`{"permissions":["permit-pty"],"critical_options":{"permitopen@stagedoor":1}}`:      "",
@@ -126,13 +127,16 @@ func TestPolicyTooLong(t *testing.T) {
 }
 
 func FuzzParsePolicy(f *testing.F) {
-	for _, p := range []*ssh.Permissions{FullPermissions(), restrictedPermissions(), noPermissions()} {
+	restricted := restrictedPermissions()
+	delete(restricted.CriticalOptions, ForceCommand)
+	for _, p := range []*ssh.Permissions{FullPermissions(), restricted, noPermissions()} {
 		data, err := MarshalPolicy(p)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(data)
 	}
+	f.Add([]byte(`{"critical_options":{"force-command":"id"}}`))
 	f.Add([]byte(`{"permissions":null,"critical_options":{"a":"b"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := ParsePolicy(data)
