@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 // travels in the host token. In JSON:
 //
 //	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600,
-//	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"]}
+//	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"], "accounts": ["github:alice#583231"]}
 //
 // A member that this version does not know is an error: it might be a
 // restriction.
@@ -40,6 +41,26 @@ type Grant struct {
 	// PermitListen is the same for what they may have the host listen on, as in
 	// permitlisten=, so that a port alone will do.
 	PermitListen []string
+	// Accounts are those on forges whose keys may enter like those of
+	// AuthorizedKeys without options: forge:login, forge:login#id or forge:#id,
+	// at most 100. Package forge says what they mean, and looks their keys up.
+	Accounts []string
+}
+
+// maxAccounts bounds what is looked up for one task.
+const maxAccounts = 100
+
+// accountSyntax holds an account to what no forge, shell or log reads in another
+// way.
+var accountSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:([A-Za-z0-9_][A-Za-z0-9._-]{0,254}(#[1-9][0-9]{0,18})?|#[1-9][0-9]{0,18})$`)
+
+// CheckAccount says what is wrong with one entry of Grant.Accounts, going by its
+// form alone.
+func CheckAccount(entry string) error {
+	if !accountSyntax.MatchString(entry) {
+		return fmt.Errorf("account %.64q: write forge:login, such as github:alice, or github:alice#583231 with the number that the account keeps when it changes its name", entry)
+	}
+	return nil
 }
 
 // maxForwards bounds each list of forwardings, in bytes: what a grant, a key and
@@ -54,6 +75,7 @@ func (g *Grant) members(until **jwt.NumericDate) map[string]any {
 		"until":           until,
 		"permit_open":     &g.PermitOpen,
 		"permit_listen":   &g.PermitListen,
+		"accounts":        &g.Accounts,
 	}
 }
 
@@ -63,7 +85,7 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	if g.AuthorizedKeys == nil {
 		members["authorized_keys"] = []string{}
 	}
-	for name, list := range map[string][]string{"permissions": g.Permissions, "permit_open": g.PermitOpen, "permit_listen": g.PermitListen} {
+	for name, list := range map[string][]string{"permissions": g.Permissions, "permit_open": g.PermitOpen, "permit_listen": g.PermitListen, "accounts": g.Accounts} {
 		if list != nil {
 			members[name] = list
 		}
@@ -103,8 +125,8 @@ func (g *Grant) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Check says what is wrong with a grant: a key line or a forwarding that cannot
-// be read, a permission that does not exist. Tokens are neither minted nor accepted with a
+// Check says what is wrong with a grant: a key line, a forwarding or an account
+// that cannot be read, a permission that does not exist. Tokens are neither minted nor accepted with a
 // grant that fails it.
 func (g *Grant) Check() error {
 	if _, err := g.PublicKeys(); err != nil {
@@ -117,6 +139,14 @@ func (g *Grant) Check() error {
 	}
 	if _, err := forwardLists(g.PermitOpen, g.PermitListen); err != nil {
 		return fmt.Errorf("grant: %w", err)
+	}
+	if len(g.Accounts) > maxAccounts {
+		return fmt.Errorf("grant: there are %d accounts, at most %d are allowed", len(g.Accounts), maxAccounts)
+	}
+	for _, account := range g.Accounts {
+		if err := CheckAccount(account); err != nil {
+			return fmt.Errorf("grant: %w", err)
+		}
 	}
 	return nil
 }

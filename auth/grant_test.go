@@ -113,6 +113,7 @@ func TestGrantInJSON(t *testing.T) {
 		`{"authorized_keys":["` + key + `"],"permissions":["permit-pty"],"until":1772370000}`: {AuthorizedKeys: []string{key}, Permissions: []string{PermitPTY}, Until: noon.Add(time.Hour)},
 		`{"authorized_keys":[],"permissions":[]}`:                                             {Permissions: []string{}},
 		`{"authorized_keys":[],"permit_listen":[],"permit_open":["db:1"]}`:                    {PermitOpen: []string{"db:1"}, PermitListen: []string{}},
+		`{"accounts":["github:alice#583231"],"authorized_keys":[]}`:                           {Accounts: []string{"github:alice#583231"}},
 	} {
 		data, err := marshalJSON(g)
 		if err != nil || string(data) != want {
@@ -291,4 +292,27 @@ func FuzzGrantJSON(f *testing.F) {
 			t.Fatalf("%s permits nothing, and passes the check", written)
 		}
 	})
+}
+
+func TestGrantAccounts(t *testing.T) {
+	for _, good := range []string{"github:alice", "GitHub:Alice-B", "git.example.com:a_b.c", "github:alice#583231", "gitlab:#1", "github:_x"} {
+		if err := (&Grant{Accounts: []string{good}}).Check(); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "alice", "github:", ":alice", "github:alice#", "github:alice#0", "github:alice#01", "github:alice#x", "github:#", "github:al/ice",
+		"github:alice\n", "github:alice bob", "github:-alice", "-x:alice", "git hub:alice", "github:alice?x", "github:\u00e4", "github:" + strings.Repeat("a", 256),
+	} {
+		if err := (&Grant{Accounts: []string{"github:ok", bad}}).Check(); err == nil {
+			t.Errorf("%q is taken for an account", bad)
+		}
+	}
+	many := make([]string, 101)
+	for i := range many {
+		many[i] = "github:alice"
+	}
+	if err := (&Grant{Accounts: many}).Check(); err == nil {
+		t.Error("there is no limit")
+	}
 }

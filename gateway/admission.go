@@ -35,6 +35,7 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	if a.reg, err = a.s.judge(a.settings, h); err != nil {
 		return tunnel.Welcome{}, err
 	}
+	a.reg.accounts = lookUpAccounts(ctx, a.log, a.settings.Forges, auth.Task{ID: a.reg.task, Grant: a.reg.grant})
 	welcome, err := welcomeHost(a.settings, a.reg)
 	if err != nil {
 		return tunnel.Welcome{}, err

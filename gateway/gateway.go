@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/gateway/splice"
 	"github.com/stagedoor/stagedoor/tunnel"
@@ -90,14 +91,17 @@ type Server struct {
 	keys       keyIndex              // of their grants
 	admitting  map[auth.TaskID]int   // tunnels that are about to be published
 	guests     map[*guest]struct{}
-	identities map[string]int // open channels
-	idle       *sync.Cond     // signalled when a guest leaves
+	identities map[string]int  // open channels
+	forges     *forge.Resolver // that is watched
+	forgesEnd  func()          // ends that
+	idle       *sync.Cond      // signalled when a guest leaves
 }
 
 // New returns a gateway that is ready to serve. It refuses settings with which
 // it could not tell friend from stranger.
 func New(settings Settings, o Options) (*Server, error) {
 	settings.Limits = settings.Limits.withDefaults()
+	settings.Penalties = settings.Penalties.withDefaults()
 	if err := settings.validate(); err != nil {
 		return nil, err
 	}
@@ -136,6 +140,7 @@ func New(settings Settings, o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.settings.Store(&settings)
+	s.watchForges(settings.Forges)
 	s.ready.Store(true)
 	s.web = s.newWebServer()
 	go s.track(func() { s.web.Serve(s.webConns) })
@@ -147,10 +152,12 @@ func New(settings Settings, o Options) (*Server, error) {
 // the listeners stay as they were.
 func (s *Server) Reload(settings Settings) error {
 	settings.Limits = settings.Limits.withDefaults()
+	settings.Penalties = settings.Penalties.withDefaults()
 	if err := settings.validate(); err != nil {
 		return err
 	}
 	s.settings.Store(&settings)
+	s.watchForges(settings.Forges)
 	return nil
 }
 
@@ -227,6 +234,7 @@ func (s *Server) sleep(d time.Duration) bool {
 // others.
 func (s *Server) recover(what string, c net.Conn) {
 	if v := recover(); v != nil {
+		s.penalise(remoteAddrPort(c.RemoteAddr()), crashed)
 		c.Close()
 		s.panicked(what, v, debug.Stack())
 	}

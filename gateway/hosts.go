@@ -38,7 +38,8 @@ type host struct {
 type registration struct {
 	task         auth.TaskID
 	grant        *auth.Grant
-	keys         []string // that the grant names, as in keyIndex
+	keys         []string    // that the grant names, as in keyIndex
+	accounts     accountKeys // that it names by account; never changed, only replaced
 	agentKey     ed25519.PublicKey
 	generation   time.Time // the token's iat: of two agents for a task the newer wins
 	deadline     time.Time // zero: none
@@ -63,6 +64,7 @@ func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 		Logger:       a.log,
 	}, a.admit)
 	if a.claim == nil {
+		c.blame(hostOffence(err))
 		s.hostRefused(a.log, err)
 		return
 	}
@@ -179,7 +181,7 @@ func (s *Server) publish(reg registration, t *tunnel.Tunnel, claim registry.Clai
 	if isClosed(claim.Lost()) {
 		return // a newer one overtook it on the way here
 	}
-	s.keys.replace(reg.task, h.keys, reg.keys)
+	s.keys.replace(reg.task, h.named(), reg.named())
 	h.registration = reg
 	if h.current == nil {
 		close(h.arrived)
@@ -226,7 +228,7 @@ func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 // called with s.mu held.
 func (s *Server) remove(task string, h *host) {
 	delete(s.hosts, task)
-	s.keys.replace(h.task, h.keys, nil)
+	s.keys.replace(h.task, h.named(), nil)
 	if h.current == nil {
 		close(h.arrived)
 	}

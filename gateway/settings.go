@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -41,6 +42,12 @@ type Settings struct {
 	// Guests decides who may enter which task.
 	Guests auth.Authorizer
 
+	// Forges look up the keys of accounts that grants name, so that Guests, with a
+	// [forge.Authorizer] of the same Resolver among them, lets these in. Settings
+	// that replace others should have the same, which knows much already. The
+	// caller closes it after the gateway. Nil: such accounts let nobody in.
+	Forges *forge.Resolver
+
 	// Policy is the most that guests may do, as the agents are told who sign
 	// guests in end to end. Guests who sign in here are held to what Guests
 	// grants them. Nil: no narrowing.
@@ -52,6 +59,9 @@ type Settings struct {
 
 	// Limits bounds what strangers, guests and hosts can make the gateway hold.
 	Limits Limits
+
+	// Penalties shuts out addresses that keep coming without signing in.
+	Penalties Penalties
 }
 
 // Limits bounds what others can make a gateway hold. A zero field means its

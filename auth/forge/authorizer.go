@@ -3,6 +3,7 @@ package forge
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,21 @@ type Authorizer struct {
 	// looked them up. A stranger can tell such a task by the wait.
 	Wait time.Duration
 	Now  func() time.Time // the clock for the grant's end; nil: time.Now
+}
+
+// OfGrant returns the accounts that a task's grant names, without those that no
+// forge can have. It is an Authorizer's Accounts.
+func OfGrant(task auth.Task) []Account {
+	if task.Grant == nil {
+		return nil
+	}
+	accounts := make([]Account, 0, len(task.Grant.Accounts))
+	for _, s := range task.Grant.Accounts {
+		if a, err := ParseAccount(s); err == nil && !slices.Contains(accounts, a) {
+			accounts = append(accounts, a)
+		}
+	}
+	return accounts
 }
 
 // Authorize admits an identity whose key is one of an account's, by what is known

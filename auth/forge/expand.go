@@ -81,13 +81,21 @@ func (r *Resolver) Refresh(ctx context.Context, accounts []Account) []Result {
 // ends: every Config.NegativeFor, or half of Config.FreshFor when that is less.
 // While it runs, an answer that is used for signing in is no older than FreshFor
 // and the time that a look-up takes, or its forge does not answer. Accounts that
-// cannot be looked up are logged once, until they can.
-func (r *Resolver) Watch(ctx context.Context, accounts func() []Account) {
+// cannot be looked up are logged once, until they can. After each round found,
+// unless it is nil, is called with what there is of all of them.
+func (r *Resolver) Watch(ctx context.Context, accounts func() []Account, found func([]Result)) {
 	tick := time.NewTicker(min(r.config.NegativeFor, r.config.FreshFor/2))
 	defer tick.Stop()
 	failing := map[Account]bool{}
 	for {
-		failing = r.round(ctx, accounts(), failing)
+		results := r.Refresh(ctx, r.inTurn(accounts()))
+		if ctx.Err() != nil {
+			return
+		}
+		failing = r.logFailing(results, failing)
+		if found != nil {
+			found(results)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -96,10 +104,12 @@ func (r *Resolver) Watch(ctx context.Context, accounts func() []Account) {
 	}
 }
 
-func (r *Resolver) round(ctx context.Context, accounts []Account, failing map[Account]bool) map[Account]bool {
+// logFailing logs accounts that could be looked up before, and returns all that
+// cannot now.
+func (r *Resolver) logFailing(results []Result, failing map[Account]bool) map[Account]bool {
 	now := map[Account]bool{}
-	for _, result := range r.Refresh(ctx, r.inTurn(accounts)) {
-		if result.Err == nil || ctx.Err() != nil {
+	for _, result := range results {
+		if result.Err == nil {
 			continue
 		}
 		now[result.Account] = true

@@ -11,7 +11,7 @@
 //
 //	forges, err := forge.New(forge.Config{Forges: forge.PublicForges()})
 //	defer forges.Close()
-//	go forges.Watch(ctx, accountsOfAllGrants)   // keeps what is in use current
+//	go forges.Watch(ctx, accountsOfAllGrants, nil)   // keeps what is in use current
 //	found := forges.Expand(ctx, accountsOfOne)  // when a host registers, once
 //	guests := auth.AnyOf{auth.GrantKeys{}, &forge.Authorizer{Resolver: forges, Accounts: accountsOf}}
 //

@@ -313,7 +313,7 @@ func TestWatch(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.Watch(ctx, func() []Account { return []Account{account(t, "forge:alice"), account(t, "forge:alice")} })
+		r.Watch(ctx, func() []Account { return []Account{account(t, "forge:alice"), account(t, "forge:alice")} }, nil)
 	}()
 	for range 3 {
 		<-rounds
@@ -337,7 +337,7 @@ func TestWatchIsFair(t *testing.T) {
 	}
 	for range 2 {
 		for range 4 {
-			r.round(t.Context(), accounts, nil)
+			r.Refresh(t.Context(), r.inTurn(accounts))
 			f.clock.pass(time.Minute)
 		}
 		asked := map[string]bool{}
