@@ -103,7 +103,7 @@ func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error)
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: err.Error()}
 	}
 	reg.agentKey = h.AgentKey
-	reg.ca = settings.CA
+	reg.ca, reg.policy = settings.CA, settings.Policy
 	reg.endToEndOnly = h.EndToEndOnly
 	return reg, s.useToken(reg)
 }

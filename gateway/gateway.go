@@ -156,8 +156,9 @@ func (s *Server) Reload(settings Settings) error {
 	if err := settings.validate(); err != nil {
 		return err
 	}
-	s.settings.Store(&settings)
+	before := s.settings.Swap(&settings)
 	s.watchForges(settings.Forges)
+	s.renarrow(before.Policy, settings.Policy)
 	return nil
 }
 

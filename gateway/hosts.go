@@ -44,7 +44,8 @@ type registration struct {
 	generation   time.Time // the token's iat: of two agents for a task the newer wins
 	deadline     time.Time // zero: none
 	hostKey      ssh.PublicKey
-	ca           ssh.Signer // whose certificates the agent believes: it was named in its welcome
+	ca           ssh.Signer       // whose certificates the agent believes: it was named in its welcome
+	policy       *ssh.Permissions // which its welcome told
 	endToEndOnly bool
 
 	token      tokenID   // by which it comes in for the first time
@@ -85,7 +86,7 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 		defer timer.Stop()
 		over = timer.C
 	}
-	if s.stopped() { // it came in while the others were told
+	if s.stopped() || !samePolicy(reg.policy, s.settings.Load().Policy) { // it came in while the others were told
 		s.tell(t, tunnel.Message{Type: tunnel.TypeDrain})
 	}
 	messages := t.Control().Messages()
