@@ -28,10 +28,15 @@ type admission struct {
 	claim    registry.Claim
 	tunnel   *tunnel.Tunnel
 	distrust func()
+
+	asked string    // the task that the agent named
+	began time.Time // when it was registered
+	cause error     // of the tunnel's end
 }
 
 // admit judges an agent, claims its task and publishes its tunnel.
 func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello) (_ tunnel.Welcome, err error) {
+	a.asked = h.Task
 	if a.reg, err = a.s.judge(a.settings, h); err != nil {
 		return tunnel.Welcome{}, err
 	}
@@ -51,6 +56,7 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	a.tunnel = t
 	a.conn.leave()
 	a.distrust = a.s.throttle.trust(sourceOf(a.conn.remote.Addr()))
+	a.recordRegistered(h)
 	a.s.publish(a.reg, t, a.claim)
 	a.s.metrics.registrations.WithLabelValues("ok").Inc()
 	a.log = a.log.With("task", string(a.reg.task))
@@ -69,6 +75,7 @@ func (a *admission) end() {
 		a.log.Error("cannot release a claim", "error", err)
 	}
 	a.s.unpublish(a.reg, a.tunnel)
+	a.recordEnded()
 }
 
 func (s *Server) hostRefused(log *slog.Logger, err error) {

@@ -37,6 +37,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/gateway/audit"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/gateway/splice"
 	"github.com/stagedoor/stagedoor/tunnel"
@@ -56,6 +57,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Version is shown in the SSH version string.
 	Version string
+	// Audit takes the events of the gateway. It stays the caller's to close, after
+	// Drain or Close has returned. Default: none.
+	Audit *audit.Stream
 	// StateDir is the directory of what must outlive the gateway, such as which
 	// tokens were used. Two gateways must not share it, except for one that drains
 	// with its successor. Default: none, and a restart forgets.
@@ -73,6 +77,8 @@ type Server struct {
 	budget   *splice.Budget
 	metrics  *metrics
 	used     *usedTokens
+	audit    *audit.Stream
+	ended    sync.Once // for the last event
 	web      *http.Server
 	webConns *connQueue
 
@@ -115,6 +121,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		version:    openSSHLike + "compatible_Stagedoor",
 		log:        o.Logger,
 		registry:   o.Registry,
+		audit:      o.Audit,
 		throttle:   newThrottle(),
 		budget:     splice.NewBudget(settings.Limits.BufferedBytes),
 		webConns:   newConnQueue(),
@@ -142,6 +149,7 @@ func New(settings Settings, o Options) (*Server, error) {
 	s.settings.Store(&settings)
 	s.watchForges(settings.Forges)
 	s.ready.Store(true)
+	s.audit.Record(audit.GatewayStarted{Gateway: s.name})
 	s.web = s.newWebServer()
 	go s.track(func() { s.web.Serve(s.webConns) })
 	return s, nil
@@ -286,6 +294,7 @@ func (s *Server) Close() error {
 	s.webConns.Close()
 	s.wg.Wait()
 	s.budget.Close()
+	s.ended.Do(func() { s.audit.Record(audit.GatewayEnded{}) })
 	s.used.Close()
 	return err
 }

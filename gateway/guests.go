@@ -29,6 +29,7 @@ type guest struct {
 	channels int // open ones; guarded by Server.mu
 	refusals atomic.Int64
 	proofs   int // of host keys, asked for; global requests come one by one
+	activity *activity
 }
 
 // entry is what a guest may do in its task, and by which grant.
@@ -71,6 +72,7 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 
 	g := newGuest(c, sc, settings)
 	g.log = s.log.With(g.labels()...)
+	g.activity = s.newActivity(g)
 	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc})
 }
 
@@ -94,6 +96,7 @@ func (g *guest) labels() []any {
 // welcome serves a guest, and returns when it has left. Its host is dialled when
 // the first thing arrives that needs one, which jumps do not.
 func (s *Server) welcome(g *guest, in splice.Conn) {
+	defer g.activity.left()
 	if !s.addGuest(g) {
 		g.raw.Close()
 		return
@@ -112,6 +115,7 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 // ends it for certain.
 func (g *guest) close(why string) {
 	g.log.Info("closing a guest's connection", "reason", why)
+	g.activity.ends(why)
 	g.raw.Close()
 }
 

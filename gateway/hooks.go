@@ -51,6 +51,7 @@ const maxRefusalsLogged = 10
 
 func (g *guest) refused(what, typ string, from splice.Side, err error) {
 	g.note(what, "type", fmt.Sprintf("%.64s", typ), "from", from.String(), "error", err)
+	g.activity.denied(what, typ, from, err)
 }
 
 // note logs what the guest may bring about as often as it likes.
@@ -90,23 +91,30 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 	}
 	s.metrics.channels.WithLabelValues(typ, from.String()).Inc()
 	g.log.Debug("channel opened", "type", typ, "from", from.String())
+	doing := g.activity.channel(typ, from, extra)
 	fromGuest, fromHost := s.metrics.bytes.WithLabelValues("guest"), s.metrics.bytes.WithLabelValues("host")
 	return &splice.ChannelHooks{
 		Request: func(from splice.Side, requestType string, payload []byte) error {
 			err := auth.AllowRequest(g.perms(), side(from), typ, requestType, payload)
 			if err != nil {
 				g.refused("refused a request", requestType, from, err)
+				return err
 			}
-			return err
+			doing.request(from, requestType, payload)
+			return nil
 		},
 		Data: func(from splice.Side, _ bool, p []byte) {
+			doing.data(from, len(p))
 			if from == splice.Guest {
 				fromGuest.Add(float64(len(p)))
 			} else {
 				fromHost.Add(float64(len(p)))
 			}
 		},
-		Closed: func() { s.giveChannel(g) },
+		Closed: func() {
+			doing.closed()
+			s.giveChannel(g)
+		},
 	}, nil
 }
 

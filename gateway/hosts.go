@@ -67,6 +67,7 @@ func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 	if a.claim == nil {
 		c.blame(hostOffence(err))
 		s.hostRefused(a.log, err)
+		a.recordRefused(err)
 		return
 	}
 	if err == nil { // else the agent went before it was welcomed
@@ -74,6 +75,7 @@ func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 		s.keepTunnel(a.log, t, a.reg, a.claim)
 		err = t.Err()
 	}
+	a.cause = err
 	a.log.Info("tunnel ended", "reason", err)
 }
 

@@ -92,6 +92,7 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 	if err != nil {
 		s.metrics.jumps.WithLabelValues("refused").Inc()
 		g.note("refused a jump", "to", string(task), "error", err)
+		g.activity.jumpRefused(string(task), err)
 		reject(nc, err)
 		return
 	}
@@ -103,6 +104,8 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 	s.metrics.jumps.WithLabelValues("ok").Inc()
 	r := &relay{s: s, owner: g.owner(), ch: ch, stream: stream}
 	r.cut = sync.OnceFunc(r.close)
+	closed := g.activity.jump(string(task), identity)
+	defer func() { closed(r.fromGuest.Load(), r.fromHost.Load()) }()
 	r.run(ctx, reqs, g.jumpLog(task, identity))
 }
 

@@ -58,6 +58,12 @@ func newMetrics(s *Server) *metrics {
 		Namespace: "stagedoor", Name: "panics_total", Help: "Panics that were caught. Each is a defect.",
 	})
 	r.MustRegister(m.panics)
+	counted := func(name, help string, read func() uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "stagedoor", Name: name, Help: help},
+			func() float64 { return float64(read()) }))
+	}
+	counted("audit_events_total", "Events written to the audit stream.", s.audit.Written)
+	counted("audit_events_lost_total", "Events that could not be written to the audit stream.", s.audit.Lost)
 	gauge("guests", "Guests' connections that are signed in.", func() float64 { return float64(s.guestCount()) })
 	gauge("tunnels", "Tunnels to hosts, draining ones included.", func() float64 { return float64(s.tunnelCount()) })
 	gauge("tasks", "Tasks with a live tunnel.", func() float64 { return float64(s.taskCount()) })

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/gateway/audit"
 )
 
 // signIn decides about one guest's connection. What a key opens is judged once
@@ -240,6 +241,8 @@ func (a *signIn) refused(err error) {
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
 	a.s.log.Info("guest did not sign in", "task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id,
 		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "error", err)
+	a.s.audit.Record(audit.GuestRefused{Who: audit.Who{Remote: a.conn.remote.String(), Conn: a.conn.id},
+		User: clip(a.user), Result: result, Offered: a.offered, Reason: clip(err.Error())})
 }
 
 // lastError leaves out that a guest first asks which methods there are.

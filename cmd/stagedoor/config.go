@@ -24,6 +24,7 @@ type Config struct {
 	Limits   Limits  `yaml:"limits"`
 	Drain    Drain   `yaml:"drain"`
 	Log      Log     `yaml:"log"`
+	Audit    Audit   `yaml:"audit"`
 }
 
 // SSH is the listener for guests.
@@ -96,6 +97,11 @@ type Drain struct {
 type Log struct {
 	Level  string `yaml:"level" help:"debug, info, warn or error"`
 	Format string `yaml:"format" help:"auto, text or json"`
+}
+
+// Audit is the stream of what happened, apart from the log.
+type Audit struct {
+	File string `yaml:"file" kind:"path" help:"file that the audit stream is added to, - for standard output, or off"`
 }
 
 // Size is a number of bytes, written as 1GiB, 512MiB, 64KiB or 4096.

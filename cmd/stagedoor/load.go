@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/stagedoor/stagedoor/gateway/audit"
 )
 
 // source is where a configuration comes from. It can be loaded again and again.
@@ -199,7 +201,7 @@ func (s source) directory(inFile bool) string {
 
 func makeAbsolute(f field, dir string) {
 	resolve := func(path string) string {
-		if path == "" || filepath.IsAbs(path) {
+		if off(path) || path == audit.Stdout || filepath.IsAbs(path) {
 			return path
 		}
 		path = filepath.Join(dir, path)

@@ -18,6 +18,7 @@ import (
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/gateway"
+	"github.com/stagedoor/stagedoor/gateway/audit"
 )
 
 // daemon is a gateway from its start to its end.
@@ -31,6 +32,7 @@ type daemon struct {
 	config       *Config // in force
 	certificates certificates
 	listeners    *listeners
+	audit        *audit.Stream // nil: off
 	server       *gateway.Server
 	private      *http.Server
 }
@@ -38,6 +40,7 @@ type daemon struct {
 // run starts the gateway and returns when it has ended. With ctx it ends at
 // once.
 func (d *daemon) run(ctx context.Context) error {
+	defer d.closeAudit()
 	settings, err := d.start(ctx)
 	if err != nil {
 		return err
@@ -79,11 +82,14 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 	for _, key := range r.made {
 		d.log.Info("key made on the first start: keep a copy", "file", key.file, "purpose", key.purpose)
 	}
+	if err := d.openAudit(); err != nil {
+		return settings, err
+	}
 	if d.listeners, err = config.listen(ctx); err != nil {
 		return settings, err
 	}
 	settings.Address = d.boundAddress(settings.Address)
-	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir}); err != nil {
+	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir, Audit: d.audit}); err != nil {
 		d.listeners.close()
 		return settings, err
 	}
@@ -108,6 +114,22 @@ func (d *daemon) openLog() error {
 	}
 	d.log = slog.New(h)
 	return nil
+}
+
+func (d *daemon) openAudit() (err error) {
+	if off(d.config.Audit.File) {
+		return nil
+	}
+	if d.audit, err = audit.Open(d.config.Audit.File, d.log); err != nil {
+		return fmt.Errorf("audit.file: %w; its directory has to exist, and the gateway's user to be allowed to write there", err)
+	}
+	return nil
+}
+
+func (d *daemon) closeAudit() {
+	if err := d.audit.Close(); err != nil {
+		d.log.Error("the audit stream is not whole", "error", err)
+	}
 }
 
 func (d *daemon) warn(r *report) {
@@ -171,6 +193,7 @@ func (d *daemon) untilSignal(ctx context.Context) error {
 		select {
 		case s := <-d.signals:
 			if s == syscall.SIGHUP {
+				d.audit.Reopen()
 				d.reload()
 				continue
 			}
@@ -218,6 +241,7 @@ func (d *daemon) endOnSecondSignal(drained <-chan struct{}, end func()) {
 		select {
 		case s := <-d.signals:
 			if s == syscall.SIGHUP {
+				d.audit.Reopen()
 				d.log.Warn("not reloading while draining")
 				continue
 			}
@@ -262,7 +286,7 @@ func (d *daemon) keepFixed(config *Config) {
 	now := fields(d.config)
 	for i, f := range fields(config) {
 		switch f.Key {
-		case "ssh.listen", "https.listen", "private.listen", "state_dir", "log.format", "limits.buffered_bytes":
+		case "ssh.listen", "https.listen", "private.listen", "state_dir", "log.format", "audit.file", "limits.buffered_bytes":
 			if !f.Value.Equal(now[i].Value) {
 				d.log.Warn("a setting changed that takes a restart", "key", f.Key, "from", fmt.Sprint(now[i].Value), "to", fmt.Sprint(f.Value))
 				f.Value.Set(now[i].Value)

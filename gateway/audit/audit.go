@@ -156,12 +156,20 @@ func (s *Stream) Reopen() {
 	}
 }
 
-// Counts returns how many events were written and how many were lost.
-func (s *Stream) Counts() (written, lost uint64) {
+// Written returns how many events were written so far.
+func (s *Stream) Written() uint64 {
 	if s == nil {
-		return 0, 0
+		return 0
 	}
-	return s.written.Load(), s.lost.Load()
+	return s.written.Load()
+}
+
+// Lost returns how many events were lost so far.
+func (s *Stream) Lost() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.lost.Load()
 }
 
 // Close writes what is queued and closes the file. It returns an error when some

@@ -75,7 +75,7 @@ func TestStream(t *testing.T) {
 		s.Record(GuestSignedIn{Who: Who{Task: "task-1", Identity: "alice \x1b[2J\nevil", Conn: "c1"}, Method: "publickey"})
 		s.Record(GatewayEnded{})
 		closed(t, s)
-		if written, lost := s.Counts(); written != 2 || lost != 0 {
+		if written, lost := s.Written(), s.Lost(); written != 2 || lost != 0 {
 			t.Errorf("%d written, %d lost", written, lost)
 		}
 	}
@@ -109,7 +109,7 @@ func TestNilStream(t *testing.T) {
 	var s *Stream
 	s.Record(GatewayStarted{})
 	s.Reopen()
-	if written, lost := s.Counts(); written != 0 || lost != 0 || s.Close() != nil {
+	if s.Written() != 0 || s.Lost() != 0 || s.Close() != nil {
 		t.Error("the nil stream does something")
 	}
 }
@@ -204,7 +204,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("the log says %q", log.Text())
 	}
 	closed(t, s)
-	if written, lost := s.Counts(); written != 1 || lost != 1 {
+	if written, lost := s.Written(), s.Lost(); written != 1 || lost != 1 {
 		t.Errorf("%d written, %d lost", written, lost)
 	}
 	torn, whole, _ := strings.Cut(d.buf.String(), "\n")
@@ -229,7 +229,7 @@ func TestStuckDisk(t *testing.T) {
 	for range queued + 10 {
 		s.Record(GuestLeft{})
 	}
-	if _, lost := s.Counts(); lost != 10 {
+	if lost := s.Lost(); lost != 10 {
 		t.Errorf("%d were lost, want 10", lost)
 	}
 	d.mu.Lock()
@@ -238,7 +238,7 @@ func TestStuckDisk(t *testing.T) {
 	d.mu.Unlock()
 	close(hold)
 	closed(t, s)
-	if written, _ := s.Counts(); written != queued+1 {
+	if written := s.Written(); written != queued+1 {
 		t.Errorf("%d were written, want %d", written, queued+1)
 	}
 	lines := read(t, d.buf.String())
@@ -246,7 +246,7 @@ func TestStuckDisk(t *testing.T) {
 		t.Errorf("the stream says %v", lines[1])
 	}
 	s.Record(GuestLeft{})
-	if _, lost := s.Counts(); lost != 11 {
+	if lost := s.Lost(); lost != 11 {
 		t.Errorf("after Close: %d lost, want 11", lost)
 	}
 }

@@ -31,7 +31,7 @@ type Ended struct {
 
 // GatewayStarted is the first event of a gateway.
 type GatewayStarted struct {
-	Gateway string `json:"gateway,omitempty"` // its version
+	Gateway string `json:"gateway"` // its name among its peers
 }
 
 // GatewayEnded is the last event of a gateway that was not killed.
