@@ -3,6 +3,7 @@ package gateway
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,8 +15,10 @@ type conn struct {
 	id     string
 	remote netip.AddrPort
 
-	lastRead atomic.Int64 // Unix nanoseconds
-	leave    func()       // gives back the place among those who are signing in
+	lastRead atomic.Int64  // Unix nanoseconds
+	offence  atomic.Int32  // an offence: what it will have been if it is closed now
+	giveBack func()        // its place among those who are signing in
+	charge   func(offence) // its address; once
 }
 
 // enter takes a connection in, or closes it when too many are signing in. The
@@ -32,8 +35,10 @@ func (s *Server) enter(c net.Conn) (*conn, bool) {
 	}
 	in := &conn{Conn: c, id: newID(), remote: remote}
 	in.lastRead.Store(time.Now().UnixNano())
+	var charged sync.Once
+	in.charge = func(o offence) { charged.Do(func() { s.penalise(remote, o) }) }
 	var over *time.Timer // guarded by s.mu
-	in.leave = func() {
+	in.giveBack = func() {
 		leave()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -43,7 +48,10 @@ func (s *Server) enter(c net.Conn) (*conn, bool) {
 	s.mu.Lock()
 	// One bound for all protocols: whoever has not signed in by then is gone,
 	// however busy it looks.
-	over = time.AfterFunc(limits.HandshakeTimeout+sniffTimeout, func() { in.Close() })
+	over = time.AfterFunc(limits.HandshakeTimeout+sniffTimeout, func() {
+		in.blame(timedOut)
+		in.Close()
+	})
 	s.pending[in] = struct{}{}
 	s.mu.Unlock()
 	if s.ctx.Err() != nil { // Close may have looked at pending before we were in it
@@ -62,9 +70,23 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the connection and gives back its place.
+// leave gives back the place of a connection that has signed in.
+func (c *conn) leave() {
+	c.offence.Store(int32(noOffence))
+	c.giveBack()
+}
+
+// blame says what a connection is closed for, unless it has signed in or that was
+// said already.
+func (c *conn) blame(o offence) { c.offence.CompareAndSwap(int32(noSignIn), int32(o)) }
+
+// Close closes the connection and gives back its place. One that has not signed
+// in costs its address a penalty.
 func (c *conn) Close() error {
-	c.leave()
+	if o := offence(c.offence.Load()); o != noOffence {
+		c.charge(o)
+	}
+	c.giveBack()
 	return c.Conn.Close()
 }
 

@@ -117,20 +117,19 @@ type runningAgent struct {
 	stop context.CancelFunc
 }
 
+// newAgent is an agent that does not run yet.
+func (w *world) newAgent(token string) *agent.Agent {
+	return &agent.Agent{Gateway: w.https, Token: token, TLSConfig: &tls.Config{RootCAs: w.roots}, Dir: w.dir, Shell: "/bin/sh"}
+}
+
 // startAgent runs an agent and returns when the gateway has registered it. It
 // ends with the test.
 func (w *world) startAgent(token string, change ...func(*agent.Agent)) *runningAgent {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	registered := make(chan struct{}, 16)
-	a := &runningAgent{done: make(chan error, 1), stop: cancel, Agent: &agent.Agent{
-		Gateway:    w.https,
-		Token:      token,
-		TLSConfig:  &tls.Config{RootCAs: w.roots},
-		Dir:        w.dir,
-		Shell:      "/bin/sh",
-		Registered: func(agent.Registration) { registered <- struct{}{} },
-	}}
+	a := &runningAgent{done: make(chan error, 1), stop: cancel, Agent: w.newAgent(token)}
+	a.Registered = func(agent.Registration) { registered <- struct{}{} }
 	for _, f := range change {
 		f(a.Agent)
 	}

@@ -100,7 +100,7 @@ func (p *peekedConn) Read(b []byte) (int, error) {
 // connections that negotiate the tunnel's ALPN to serveTunnel.
 func (s *Server) newWebServer() *http.Server {
 	return &http.Server{
-		Handler:           s.webHandler(),
+		Handler:           excuse(s.webHandler()),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -128,7 +128,19 @@ func connOf(c net.Conn) *conn {
 	return c.(*tls.Conn).NetConn().(*peekedConn).conn
 }
 
-func (s *Server) webHandler() http.Handler {
+// excuse has no connection pay for not signing in that came for one of our pages.
+// Tunnels and guests are judged by how they sign in.
+func excuse(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, page := mux.Handler(r)
+		if page != "" && r.URL.Path != tunnel.WebSocketPath && r.URL.Path != GuestWebSocketPath {
+			r.Context().Value(connKey{}).(*conn).blame(noOffence)
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) webHandler() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+tunnel.WebSocketPath, s.unlessDraining(s.serveTunnelWebSocket))
 	mux.HandleFunc("GET "+GuestWebSocketPath, s.unlessDraining(s.serveGuestWebSocket))

@@ -68,6 +68,7 @@ func newMetrics(s *Server) *metrics {
 	gauge("tunnels", "Tunnels to hosts, draining ones included.", func() float64 { return float64(s.tunnelCount()) })
 	gauge("tasks", "Tasks with a live tunnel.", func() float64 { return float64(s.taskCount()) })
 	gauge("unauthenticated_connections", "Connections that are signing in.", func() float64 { return float64(s.throttle.total()) })
+	gauge("penalised_sources", "Addresses that are charged with a penalty.", func() float64 { return float64(s.throttle.penalties.len()) })
 	gauge("stalled_bytes", "Memory charged to channels that do not move.", func() float64 { return float64(s.budget.Stalled()) })
 	return m
 }

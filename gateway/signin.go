@@ -238,6 +238,7 @@ func (a *signIn) refused(err error) {
 	case isTimeout(err):
 		result = "timeout"
 	}
+	a.conn.blame(guestOffence(result, len(a.offered)))
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
 	a.s.log.Info("guest did not sign in", "task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id,
 		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "error", err)

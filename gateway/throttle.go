@@ -4,11 +4,14 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // throttle bounds the connections that have not signed in yet, in all and for
-// each source address.
+// each source address, and knows which addresses are shut out for what they did.
 type throttle struct {
+	penalties *penaltyTable
+
 	mu      sync.Mutex // guards what follows
 	pending int
 	sources map[netip.Prefix]int // connections signing in
@@ -16,7 +19,7 @@ type throttle struct {
 }
 
 func newThrottle() *throttle {
-	return &throttle{sources: make(map[netip.Prefix]int), trusted: make(map[netip.Prefix]int)}
+	return &throttle{penalties: newPenaltyTable(), sources: make(map[netip.Prefix]int), trusted: make(map[netip.Prefix]int)}
 }
 
 // enter asks for a place among the connections that are signing in. reason is
@@ -24,6 +27,9 @@ func newThrottle() *throttle {
 func (t *throttle) enter(source netip.Prefix, l Limits) (leave func(), reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.penalties.shutsOut(source, time.Now()) {
+		return nil, "penalty"
+	}
 	perSource := l.UnauthenticatedPerSource
 	if t.trusted[source] > 0 {
 		perSource = max(perSource, l.Unauthenticated/2)
@@ -57,6 +63,13 @@ func (t *throttle) trust(source netip.Prefix) (end func()) {
 		defer t.mu.Unlock()
 		decrement(t.trusted, source)
 	})
+}
+
+// trusts reports whether a live tunnel comes from an address.
+func (t *throttle) trusts(source netip.Prefix) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.trusted[source] > 0
 }
 
 func (t *throttle) total() int {

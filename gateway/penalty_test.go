@@ -1,0 +1,197 @@
+package gateway_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/gateway"
+	"github.com/stagedoor/stagedoor/internal/testenv"
+)
+
+// penalised has loopback addresses pay like any other. Linux lets every one of
+// 127.0.0.0/8 be somebody else.
+func penalised(s *gateway.Settings) {
+	s.Penalties = gateway.Penalties{Exempt: []netip.Prefix{}, Threshold: 50 * time.Second, Refused: 20 * time.Second, NoSignIn: 20 * time.Second,
+		Timeout: time.Hour, Max: time.Hour}
+}
+
+// from is an SSH client at another address.
+func (w *world) from(address string, methods ...ssh.AuthMethod) (*ssh.Client, error) {
+	w.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: 20 * time.Second}
+	c, err := d.DialContext(w.t.Context(), "tcp", w.ssh)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conn, chans, reqs, err := ssh.NewClientConn(c, "", &ssh.ClientConfig{
+		User: "task-1", Auth: methods, HostKeyCallback: ssh.FixedHostKey(w.hostKey.PublicKey()),
+	})
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	client := ssh.NewClient(conn, chans, reqs)
+	w.t.Cleanup(func() { client.Close() })
+	return client, nil
+}
+
+// shutOut reports whether the gateway closes a connection of an address before it
+// has said a word.
+func (w *world) shutOut(address string) bool {
+	w.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	c, err := d.DialContext(w.t.Context(), "tcp", w.ssh)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_, err = io.ReadFull(c, make([]byte, 4))
+	return err != nil
+}
+
+// TestPenaltyOfRefusedGuests: whoever keeps trying keys is shut out, with its
+// connections to either listener. Connections that are open, and others, are not.
+func TestPenaltyOfRefusedGuests(t *testing.T) {
+	needLoopback(t)
+	w := newWorld(t, penalised)
+	k, wrong := testenv.NewKey(t, w.dir, "alice"), testenv.NewKey(t, w.dir, "mallory")
+	w.startAgent(w.token("task-1", time.Now(), k))
+	inside, err := w.from("127.0.0.2", ssh.PublicKeys(k.Signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := w.from("127.0.0.2", ssh.PublicKeys(wrong.Signer)); err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
+			t.Fatalf("a wrong key: %v", err)
+		}
+	}
+	eventually(t, "the address is shut out", func() bool { return strings.Contains(w.log.String(), "shut out for a while") })
+	if _, err := w.from("127.0.0.2", ssh.PublicKeys(k.Signer)); err == nil || strings.Contains(err.Error(), "unable to authenticate") {
+		t.Errorf("the right key: %v", err)
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}, Config: &tls.Config{RootCAs: w.roots}}
+	if c, err := d.DialContext(t.Context(), "tcp", w.https); err == nil {
+		c.Close()
+		t.Error("the HTTPS listener took a connection")
+	}
+	if err := echoSession(inside); err != nil {
+		t.Errorf("the session that was open: %v", err)
+	}
+	if _, err := w.from("127.0.0.3", ssh.PublicKeys(k.Signer)); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+}
+
+func echoSession(c *ssh.Client) error {
+	s, err := c.NewSession()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return s.Run("true")
+}
+
+// needLoopback skips where 127.0.0.2 is nobody.
+func needLoopback(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		testenv.Skip(t, "this system has one loopback address only")
+	}
+	l.Close()
+}
+
+// TestPenaltyOfTheSilent: neither does it pay to connect and say nothing.
+func TestPenaltyOfTheSilent(t *testing.T) {
+	needLoopback(t)
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Limits.HandshakeTimeout = 100 * time.Millisecond })
+	for _, address := range []string{w.ssh, w.https} {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}).DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		io.Copy(io.Discard, c)
+		c.Close()
+		eventually(t, "one that timed out is shut out", func() bool { return w.shutOut("127.0.0.2") })
+		if w.shutOut("127.0.0.3") {
+			t.Error("another address is shut out")
+		}
+	}
+}
+
+// TestPenaltySparesVisitors: who looks at a page has nothing to sign in to, and
+// who signs in owes nothing.
+func TestPenaltySparesVisitors(t *testing.T) {
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.NoSignIn = time.Hour })
+	k := testenv.NewKey(t, w.dir, "alice")
+	w.startAgent(w.token("task-1", time.Now(), k))
+	for range 3 {
+		resp, err := w.httpClient().Get("https://" + w.https + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		w.httpClient().CloseIdleConnections()
+		w.mustDial("task-1", k).Close()
+	}
+	resp, err := w.httpClient().Get("https://" + w.https + "/no/such/page")
+	if err != nil || resp.StatusCode != http.StatusNotFound {
+		t.Fatalf("%v %v", resp, err)
+	}
+	resp.Body.Close()
+	if strings.Contains(w.log.String(), "shut out") {
+		t.Error("an address is shut out")
+	}
+}
+
+// TestPenaltyOfFleets: an address with live tunnels pays a tenth, so that one job
+// with a bad token does not shut out the others.
+func TestPenaltyOfFleets(t *testing.T) {
+	w := newWorld(t, penalised)
+	k := testenv.NewKey(t, w.dir, "alice")
+	w.startAgent(w.token("task-1", time.Now(), k))
+	for range 5 {
+		a := w.newAgent("no token")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if err := a.Run(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("a bad token: %v", err)
+		}
+		cancel()
+	}
+	w.startAgent(w.token("task-2", time.Now(), k))
+}
+
+// TestPenaltyOfBadTokens: elsewhere it counts in full.
+func TestPenaltyOfBadTokens(t *testing.T) {
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.Refused = time.Hour })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.newAgent("no token").Run(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("a bad token: %v", err)
+	}
+	eventually(t, "the address is shut out", func() bool { return w.shutOut("127.0.0.1") })
+}
+
+// TestPenaltiesCanBeOff, as by an operator who has another bouncer.
+func TestPenaltiesCanBeOff(t *testing.T) {
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.Max = -1 })
+	for range 5 {
+		if _, err := w.dial("task-1"); err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
+			t.Fatal(err)
+		}
+	}
+	if w.shutOut("127.0.0.1") {
+		t.Error("the address is shut out")
+	}
+}
