@@ -22,9 +22,12 @@ type Config struct {
 	Hosts    Hosts   `yaml:"hosts"`
 	Guests   Guests  `yaml:"guests"`
 	Limits   Limits  `yaml:"limits"`
-	Drain    Drain   `yaml:"drain"`
-	Log      Log     `yaml:"log"`
-	Audit    Audit   `yaml:"audit"`
+
+	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
+
+	Drain Drain `yaml:"drain"`
+	Log   Log   `yaml:"log"`
+	Audit Audit `yaml:"audit"`
 }
 
 // SSH is the listener for guests.
@@ -85,6 +88,24 @@ type Limits struct {
 	KeepaliveCount           int           `yaml:"keepalive_count" help:"unanswered questions that end a connection"`
 	HostTimeout              time.Duration `yaml:"host_timeout" help:"wait for a host that is dialling again"`
 	HostGrace                time.Duration `yaml:"host_grace" help:"time that a task without its host is remembered"`
+
+	Penalties Penalties `yaml:"penalties"`
+}
+
+// Penalties are those of the gateway package, under the names of its fields.
+type Penalties struct {
+	Refused   time.Duration `yaml:"refused" help:"penalty of an address for a guest or agent that was refused"`
+	NoSignIn  time.Duration `yaml:"no_sign_in" help:"penalty of an address for a connection that did not try to sign in"`
+	Timeout   time.Duration `yaml:"timeout" help:"penalty of an address for a connection that took too long to sign in"`
+	Crash     time.Duration `yaml:"crash" help:"penalty of an address for a connection that made a part of the gateway fail"`
+	Threshold time.Duration `yaml:"threshold" help:"penalties that have to add up until an address is shut out"`
+	Max       time.Duration `yaml:"max" help:"longest that an address is shut out, 0s: never"`
+	Exempt    []string      `yaml:"exempt" help:"networks that get no penalties"`
+}
+
+// ProxyProtocol is about load balancers in front of the gateway.
+type ProxyProtocol struct {
+	From []string `yaml:"from" help:"networks of load balancers that say by the PROXY protocol who connects"`
 }
 
 // Drain says how the gateway ends on SIGTERM.
@@ -136,6 +157,15 @@ func DefaultConfig() Config {
 			KeepaliveCount:           3,
 			HostTimeout:              15 * time.Second,
 			HostGrace:                30 * time.Second,
+			Penalties: Penalties{
+				Refused:   5 * time.Second,
+				NoSignIn:  time.Second,
+				Timeout:   10 * time.Second,
+				Crash:     90 * time.Second,
+				Threshold: 15 * time.Second,
+				Max:       10 * time.Minute,
+				Exempt:    []string{"127.0.0.0/8", "::1/128"},
+			},
 		},
 		Drain: Drain{Deadline: 10 * time.Minute},
 		Log:   Log{Level: "info", Format: "auto"},

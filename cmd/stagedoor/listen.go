@@ -32,6 +32,9 @@ func (c *Config) listen(ctx context.Context) (*listeners, error) {
 			l.close()
 			return nil, explainListen(one.key, one.address, err)
 		}
+		if one.into != &l.private {
+			listener = behindProxies(listener, networks(c.ProxyProtocol.From))
+		}
 		*one.into = listener
 	}
 	return &l, nil

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -286,8 +287,8 @@ func (d *daemon) keepFixed(config *Config) {
 	now := fields(d.config)
 	for i, f := range fields(config) {
 		switch f.Key {
-		case "ssh.listen", "https.listen", "private.listen", "state_dir", "log.format", "audit.file", "limits.buffered_bytes":
-			if !f.Value.Equal(now[i].Value) {
+		case "ssh.listen", "https.listen", "private.listen", "state_dir", "log.format", "audit.file", "limits.buffered_bytes", proxyFrom:
+			if !reflect.DeepEqual(f.Value.Interface(), now[i].Value.Interface()) {
 				d.log.Warn("a setting changed that takes a restart", "key", f.Key, "from", fmt.Sprint(now[i].Value), "to", fmt.Sprint(f.Value))
 				f.Value.Set(now[i].Value)
 			}

@@ -56,6 +56,7 @@ func (c *Config) settings(r *report, certificates *certificates, create bool) ga
 		Policy:       c.mostPermissions(),
 		Address:      c.address(),
 		Limits:       c.Limits.forGateway(),
+		Penalties:    c.penalties(),
 	}
 }
 

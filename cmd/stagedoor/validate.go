@@ -16,7 +16,9 @@ import (
 )
 
 // mayBeZero are the numbers and durations for which nothing is something.
-var mayBeZero = []string{"limits.session_time", "drain.lame_duck", "drain.deadline"}
+var mayBeZero = []string{"limits.session_time",
+	"limits.penalties.refused", "limits.penalties.no_sign_in", "limits.penalties.timeout", "limits.penalties.crash", "limits.penalties.max",
+	"drain.lame_duck", "drain.deadline"}
 
 // validate reports what is wrong with the values alone. What is wrong with the
 // files that they name shows when the settings are made.
@@ -26,6 +28,7 @@ func (c *Config) validate(r *report) {
 	c.validateCertificate(r)
 	c.validateNumbers(r)
 	c.validateGuests(r)
+	c.validateSources(r)
 	if _, err := logs.ParseLevel(c.Log.Level); err != nil {
 		r.add("log.level", "%v", err)
 	}

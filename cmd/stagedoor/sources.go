@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/stagedoor/stagedoor/gateway"
+)
+
+// parseNetwork reads a network, or an address, which is one of its own.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, errors.New("it is no network; write 192.0.2.0/24 or 2001:db8::/32")
+	}
+	if p.Addr().Is4In6() {
+		return p, errors.New("write an IPv4 network as 192.0.2.0/24")
+	}
+	if p != p.Masked() {
+		return p, errors.New("an address with a length; the network is " + p.Masked().String())
+	}
+	return p, nil
+}
+
+// networks reads a list that was validated.
+func networks(list []string) []netip.Prefix {
+	all := []netip.Prefix{}
+	for _, s := range list {
+		if p, err := parseNetwork(s); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// validateSources refuses networks that are none, and to believe everybody.
+func (c *Config) validateSources(r *report) {
+	for _, list := range []struct {
+		key   string
+		items []string
+	}{{"limits.penalties.exempt", c.Limits.Penalties.Exempt}, {proxyFrom, c.ProxyProtocol.From}} {
+		for i, item := range list.items {
+			p, err := parseNetwork(item)
+			switch {
+			case err != nil:
+				r.addItem(list.key, i, "%q: %v", item, err)
+			case p.Bits() == 0 && list.key == proxyFrom:
+				r.addItem(list.key, i, "%q: anybody could pretend to come from anywhere; name the load balancers alone", item)
+			}
+		}
+	}
+}
+
+// penalties never charges a load balancer for those who come through it.
+func (c *Config) penalties() gateway.Penalties {
+	p := c.Limits.Penalties
+	return gateway.Penalties{
+		Refused:   orNothing(p.Refused),
+		NoSignIn:  orNothing(p.NoSignIn),
+		Timeout:   orNothing(p.Timeout),
+		Crash:     orNothing(p.Crash),
+		Threshold: p.Threshold,
+		Max:       orNothing(p.Max),
+		Exempt:    append(networks(p.Exempt), networks(c.ProxyProtocol.From)...),
+	}
+}
+
+// orNothing makes zero what it is here; in the gateway package it is the default.
+func orNothing(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
