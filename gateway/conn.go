@@ -26,7 +26,10 @@ type conn struct {
 func (s *Server) enter(c net.Conn) (*conn, bool) {
 	remote := remoteAddrPort(c.RemoteAddr())
 	limits := s.settings.Load().Limits
-	leave, reason := s.throttle.enter(sourceOf(remote.Addr()), limits)
+	leave, reason := s.throttle.enter(sourceOf(remote.Addr()), limits, func() {
+		s.metrics.refused.WithLabelValues("crowded out").Inc()
+		c.Close() // whoever reads from it closes the rest
+	})
 	if reason != "" {
 		s.metrics.refused.WithLabelValues(reason).Inc()
 		s.log.Debug("turned a connection away", "remote", remote.String(), "limit", reason)
