@@ -38,6 +38,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -57,6 +58,9 @@ type Agent struct {
 	HostKey ssh.Signer
 	// HostCertificate is shown to end-to-end guests beside the key, as that of [Server]. It needs HostKey or StateDir.
 	HostCertificate *ssh.Certificate
+	// Forges look up the keys of accounts that the grant names, for guests who sign in here, from this machine; Run keeps them
+	// current, and the caller closes it afterwards. Nil: end to end is closed for accounts.
+	Forges *forge.Resolver
 	// EndToEndOnly refuses guests that the gateway vouches for, so that only the keys of the grant open a session. Without any
 	// such key Run fails.
 	EndToEndOnly bool
@@ -130,6 +134,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.server.Close()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch.Go(func() { a.server.watchAccounts(ctx) })
 	return a.keep(ctx, &tunnel.Dialer{
 		Gateway:   a.Gateway,
 		TLSConfig: a.TLSConfig,
@@ -183,6 +192,7 @@ func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s := &a.server
 	s.Task, s.Grant, s.EndToEndOnly = token.Task, &token.Grant, a.EndToEndOnly
 	s.HostKey, s.HostCertificate = hostKey, a.HostCertificate
+	s.Forges = a.Forges
 	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
 	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits
 	s.SessionStart, s.SessionEnd, s.Logger = a.SessionStart, a.SessionEnd, a.Logger

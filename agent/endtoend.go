@@ -120,5 +120,5 @@ func (s *Server) namesKeys() bool {
 		return false
 	}
 	keys, err := s.Grant.PublicKeys()
-	return err == nil && len(keys) > 0
+	return err == nil && len(keys) > 0 || s.namesAccounts()
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 )
 
 // Server is the SSH server of a host. Task and HostKey are required; the zero value of every other field works. Its fields must
@@ -31,6 +32,9 @@ type Server struct {
 	HostCertificate *ssh.Certificate
 	// Grant says which public keys sign in end to end. Nil: none.
 	Grant *auth.Grant
+	// Forges look up the keys of accounts that the grant names, for guests who sign in end to end. Whoever sets it keeps them
+	// current, with its Watch, and closes it. Nil: accounts let nobody in.
+	Forges *forge.Resolver
 	// EndToEndOnly refuses guests that a gateway vouches for.
 	EndToEndOnly bool
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -78,7 +79,11 @@ func (g *guest) verified(_ ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissio
 func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
 	id := auth.Identity{Method: "publickey", Key: key, Remote: g.remote}
 	task := auth.Task{ID: g.server.Task, Grant: g.server.Grant}
-	p, err := auth.GrantKeys{Now: g.server.now}.Authorize(context.Background(), id, task)
+	guests := auth.AnyOf{
+		auth.GrantKeys{Now: g.server.now},
+		&forge.Authorizer{Resolver: g.server.Forges, Accounts: forge.OfGrant, Wait: accountsWait, Now: g.server.now},
+	}
+	p, err := guests.Authorize(context.Background(), id, task)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/agent"
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/gateway"
@@ -129,4 +130,37 @@ func TestAccountsAfterReload(t *testing.T) {
 		}
 		return err == nil
 	})
+}
+
+// TestAccountsEndToEnd: the agent looks accounts up by itself, for guests whom the
+// gateway only passes on. Where it cannot, its log says what that means.
+func TestAccountsEndToEnd(t *testing.T) {
+	f := testenv.NewForge(t)
+	var forges *forge.Resolver
+	fromHost := withForge(t, f)
+	own := func(s *gateway.Settings) { fromHost(s); forges = s.Forges }
+	w := newWorld(t, own)
+	alice, bob := testenv.NewKey(t, w.dir, "alice"), testenv.NewKey(t, w.dir, "bob")
+	f.Set(1, "alice", alice.Line)
+	var log logBuffer
+	hostKey := testenv.Signer(t)
+	w.startAgent(w.accountToken("task-1", "forge:alice", "elsewhere:alice"), func(a *agent.Agent) {
+		a.HostKey, a.EndToEndOnly, a.Forges, a.Logger = hostKey, true, forges, log.logger()
+	})
+	eventually(t, "the log says what is closed", func() bool {
+		return strings.Contains(log.String(), "end to end is closed for an account") && strings.Contains(log.String(), "account=elsewhere:alice")
+	})
+	for _, test := range []struct {
+		key  testenv.Key
+		want string
+	}{{alice, "in\n"}, {bob, ""}} {
+		j := w.newJumper(map[string]ssh.PublicKey{"task-1": hostKey.PublicKey()}, "IdentityFile "+test.key.File)
+		if out, err := j.command("-J", "task-1@gw", "task-1", "echo in").Output(); string(out) != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%v: %q, want %q", err, out, test.want)
+		}
+	}
+	eventually(t, "the agent's log names the guest", func() bool { return strings.Contains(log.String(), "identity=forge:alice ") })
+	if strings.Contains(log.String(), "account=forge:alice") {
+		t.Error("the log says that an account is closed which is not")
+	}
 }

@@ -25,6 +25,7 @@ type config struct {
 	acceptEnv            []string
 	hangupGrace          time.Duration
 	endToEndOnly         bool
+	forges               map[string]string
 	hostKey, hostCert    string
 	stateDir             string
 	labels               map[string]string
@@ -46,6 +47,7 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.acceptEnv, "accept-env", nil, "`names` of further variables that guests may set, with * and ?")
 	f.DurationVar(&c.hangupGrace, "hangup-grace", 5*time.Second, "how long processes may go on after SIGHUP told them that their guest has gone")
 	f.BoolVar(&c.endToEndOnly, "end-to-end-only", false, "let in only guests who sign in here, with a key that the token names (ssh -J); nobody who runs the gateway can")
+	f.StringToStringVar(&c.forges, "forge", nil, "`name=kind` of a forge beside the public ones whose accounts the token may name, at https://NAME: github, gitlab, gitea or forgejo; or name=kind@URL")
 	f.StringVar(&c.hostKey, "host-key", "", "`file` with the private SSH host key to show to those guests, Ed25519 or ECDSA (default a new one each time)")
 	f.StringVar(&c.hostCert, "host-certificate", "", "`file` with an OpenSSH host certificate for that key, in the name of the task")
 	f.StringVar(&c.stateDir, "state-dir", "", "`directory` that keeps the agent's keys between runs (default: new keys each time)")

@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/agent"
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/tunnel"
@@ -34,7 +38,9 @@ dials again for as long as it runs whenever the link is lost. Logs go to
 standard error, and so does the command for guests who enter end to end: their
 ssh signs in on this machine, and the gateway passes on what it cannot read. It
 carries the host key, so take it from here and not from anything that the
-gateway shows. Guests whom the token gives no key cannot use it.
+gateway shows. Guests whom the token gives no key cannot use it. The keys of
+accounts that the token names (github:alice) are looked up from here for them; the
+log says where that cannot be done.
 
 Access is opt-in: without a token, connect says so and ends with status 0, so
 that the same CI step does for every task.
@@ -89,6 +95,7 @@ func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer host.Forges.Close()
 	host.Registered = (&announcer{stdout: stdout, stderr: stderr}).registered
 	// Whatever this process starts has no business with it.
 	os.Unsetenv("STAGEDOOR_TOKEN")
@@ -135,7 +142,25 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 	if err := c.loadHostKey(a); err != nil {
 		return nil, err
 	}
-	return a, nil
+	a.Forges, err = c.resolver()
+	return a, err
+}
+
+// resolver knows the public forges and those of --forge.
+func (c *config) resolver() (*forge.Resolver, error) {
+	forges := forge.PublicForges()
+	for _, name := range slices.Sorted(maps.Keys(c.forges)) {
+		kind, url, _ := strings.Cut(c.forges[name], "@")
+		if url == "" {
+			url = "https://" + name
+		}
+		forges = append(forges, forge.Forge{Name: name, Kind: forge.Kind(kind), URL: url})
+	}
+	resolver, err := forge.New(forge.Config{Forges: forges})
+	if err != nil {
+		return nil, cli.UsageError("--forge: %w", err)
+	}
+	return resolver, nil
 }
 
 // loadHostKey reads the host key and its certificate, if they were given.

@@ -21,6 +21,8 @@ type Config struct {
 	Private  Private `yaml:"private"`
 	Hosts    Hosts   `yaml:"hosts"`
 	Guests   Guests  `yaml:"guests"`
+	Forges   []Forge `yaml:"forges" help:"forges that accounts may be on, beside the public ones"`
+	CAFile   string  `yaml:"ca_file" kind:"path" help:"certificates to trust beside the system's, of whom the gateway asks"`
 	Limits   Limits  `yaml:"limits"`
 
 	ProxyProtocol ProxyProtocol `yaml:"proxy_protocol"`
@@ -70,6 +72,16 @@ type Guests struct {
 	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
 	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
 	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
+}
+
+// Forge is one that accounts may be on. It is written in the file alone.
+type Forge struct {
+	Name        string `yaml:"name"`
+	Kind        string `yaml:"kind"`
+	URL         string `yaml:"url"`
+	APIURL      string `yaml:"api_url"`
+	TokenFile   string `yaml:"token_file" kind:"path"`
+	KeysFromAPI bool   `yaml:"keys_from_api"`
 }
 
 // Limits are those of the gateway package, under the names of its fields.

@@ -15,6 +15,8 @@ type field struct {
 	Value reflect.Value
 	Help  string
 	Path  bool // it names files, which are relative to the configuration file
+
+	Records bool // it has neither flag nor variable, see records.go
 }
 
 var nameOfKey = strings.NewReplacer(".", "-", "_", "-")
@@ -40,7 +42,7 @@ func structFields(v reflect.Value, prefix string) []field {
 			all = append(all, structFields(v.Field(i), key+".")...)
 			continue
 		}
-		all = append(all, field{Key: key, Value: v.Field(i), Help: t.Tag.Get("help"), Path: t.Tag.Get("kind") == "path"})
+		all = append(all, field{Key: key, Value: v.Field(i), Help: t.Tag.Get("help"), Path: t.Tag.Get("kind") == "path", Records: isRecords(t.Type)})
 	}
 	return all
 }
@@ -81,6 +83,9 @@ func show(v any) string {
 // parse reads the text of a setting into its type. Text from outside the file
 // writes lists with commas.
 func parse(t reflect.Type, raw any) (reflect.Value, error) {
+	if isRecords(t) {
+		return parseRecords(t, raw)
+	}
 	if list, ok := raw.([]string); ok {
 		return parseList(t, list)
 	}

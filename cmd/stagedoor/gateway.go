@@ -62,7 +62,9 @@ func newGatewayCommand() *cobra.Command {
 // checkConfig prints all mistakes, or ok.
 func checkConfig(cmd *cobra.Command, s source) error {
 	c, r := s.load()
-	c.settings(r, &certificates{}, false)
+	var asked partners
+	defer asked.close()
+	c.settings(r, &certificates{}, &asked, false)
 	r.print(cmd.ErrOrStderr())
 	if !r.ok() {
 		return cli.ExitStatus(cli.Failed)

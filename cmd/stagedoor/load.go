@@ -47,7 +47,7 @@ func (s source) orInstalled() source {
 func addConfigFlags(flags *pflag.FlagSet, pick func(key string) bool) {
 	defaults := DefaultConfig()
 	for _, f := range fields(&defaults) {
-		if !pick(f.Key) {
+		if !pick(f.Key) || f.Records {
 			continue
 		}
 		flags.Var(&settingFlag{kind: kindName(f.Value.Type()), text: show(f.Value.Interface())}, f.Flag(), f.Help)
@@ -159,6 +159,9 @@ func nest(values map[string]any) map[string]any {
 // bind tells viper the flag and variable of a setting, and the report which of
 // them was used.
 func (s source) bind(values *viper.Viper, f field, r *report) {
+	if f.Records {
+		return
+	}
 	if os.Getenv(f.Env()) != "" {
 		r.outside[f.Key] = f.Env()
 	}
@@ -185,6 +188,9 @@ func (s source) set(values *viper.Viper, f field, r *report) {
 		return
 	}
 	f.Value.Set(v)
+	if f.Records {
+		makeRecordsAbsolute(f.Value, s.directory(true))
+	}
 	if f.Path {
 		makeAbsolute(f, s.directory(r.outside[f.Key] == ""))
 	}

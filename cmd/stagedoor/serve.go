@@ -32,6 +32,7 @@ type daemon struct {
 	log          *slog.Logger
 	config       *Config // in force
 	certificates certificates
+	partners     partners
 	listeners    *listeners
 	audit        *audit.Stream // nil: off
 	server       *gateway.Server
@@ -42,6 +43,7 @@ type daemon struct {
 // once.
 func (d *daemon) run(ctx context.Context) error {
 	defer d.closeAudit()
+	defer d.partners.close() // the gateway has ended by then
 	settings, err := d.start(ctx)
 	if err != nil {
 		return err
@@ -70,14 +72,15 @@ func (d *daemon) run(ctx context.Context) error {
 // start loads and binds everything. It fails before anybody can connect.
 func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err error) {
 	config, r := d.source.load()
-	settings = config.settings(r, &d.certificates, r.ok())
+	d.config = config
+	if err := d.openLog(); err != nil && r.ok() {
+		return settings, err
+	}
+	d.partners.log = d.log
+	settings = config.settings(r, &d.certificates, &d.partners, r.ok())
 	if !r.ok() {
 		r.print(d.stderr)
 		return settings, cli.ExitStatus(cli.Failed)
-	}
-	d.config = config
-	if err := d.openLog(); err != nil {
-		return settings, err
 	}
 	d.warn(r)
 	for _, key := range r.made {
@@ -261,7 +264,7 @@ func (d *daemon) reload() {
 	if r.ok() {
 		d.keepFixed(config)
 	}
-	settings := config.settings(r, &d.certificates, r.ok())
+	settings := config.settings(r, &d.certificates, &d.partners, r.ok())
 	d.warn(r)
 	for _, m := range r.all() {
 		d.log.Error("configuration not reloaded, the old one stays in force", "mistake", m.Error())

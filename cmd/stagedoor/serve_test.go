@@ -362,10 +362,16 @@ func TestMistakesStartNothing(t *testing.T) {
 // startHost has a host register for task-1, into which the keys in a file may
 // enter, and returns when it has. change may be nil.
 func (r *running) startHost(keys string, change func(*agent.Agent)) {
+	r.t.Helper()
+	r.startHostBy([]string{"--authorized-keys", keys}, change)
+}
+
+// startHostBy does so with flags for stagedoor token.
+func (r *running) startHostBy(flags []string, change func(*agent.Agent)) {
 	t := r.t
 	t.Helper()
 	var token bytes.Buffer
-	args := []string{"token", "--config", r.file, "--task", "task-1", "--authorized-keys", keys}
+	args := append([]string{"token", "--config", r.file, "--task", "task-1"}, flags...)
 	if err := run(t.Context(), args, nil, &token, io.Discard); err != nil {
 		t.Fatal(err)
 	}

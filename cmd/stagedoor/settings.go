@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/gateway"
 )
 
@@ -41,9 +42,10 @@ type madeKey struct{ file, purpose string }
 // settings loads every file that c names and reports what is wrong with them.
 // The result is of use only when r is ok. With create, keys that are missing in
 // the state directory are made; otherwise passing ones take their place, and
-// nothing is written.
-func (c *Config) settings(r *report, certificates *certificates, create bool) gateway.Settings {
+// nothing is written. Whoever gave partners closes them.
+func (c *Config) settings(r *report, certificates *certificates, partners *partners, create bool) gateway.Settings {
 	keys := keystore{dir: c.StateDir, create: create}
+	forges := c.resolver(r, partners, c.roots(r))
 	hostKeys := c.hostKeys(r, keys)
 	return gateway.Settings{
 		HostKeys:     hostKeys,
@@ -52,7 +54,8 @@ func (c *Config) settings(r *report, certificates *certificates, create bool) ga
 		RenewalKey:   stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
 		Certificate:  certificates.source(c, r),
 		Tokens:       c.tokens(r, keys),
-		Guests:       c.guests(r),
+		Guests:       c.guests(r, forges),
+		Forges:       forges,
 		Policy:       c.mostPermissions(),
 		Address:      c.address(),
 		Limits:       c.Limits.forGateway(),
@@ -213,10 +216,10 @@ func (c *Config) tokens(r *report, k keystore) *auth.TokenVerifier {
 	return v
 }
 
-// guests admits the keys of grants, then those of the operator's files, and
-// narrows what either may do.
-func (c *Config) guests(r *report) auth.Authorizer {
-	any := auth.AnyOf{auth.GrantKeys{}}
+// guests admits the keys of grants and of the accounts that they name, then those
+// of the operator's files, and narrows what any may do.
+func (c *Config) guests(r *report, forges *forge.Resolver) auth.Authorizer {
+	any := auth.AnyOf{auth.GrantKeys{}, &forge.Authorizer{Resolver: forges, Accounts: forge.OfGrant}}
 	for i, file := range c.Guests.AuthorizedKeys {
 		keys, err := loadAuthorizedKeys(file)
 		if err != nil {

@@ -146,7 +146,9 @@ func TestSettingsArrive(t *testing.T) {
 	now, next := testenv.NewKey(t, dir, "now"), testenv.NewKey(t, dir, "next")
 	load := func(nextKeys, guests string) (gateway.Settings, string) {
 		c, r := loadText(t, "domain: a.example.com\nstate_dir: "+dir+"\nssh: {host_keys: ["+now.File+"], next_host_keys: ["+nextKeys+"]}\nguests: "+guests+"\n")
-		return c.settings(r, &certificates{}, false), mistakesIn(r)
+		var asked partners
+		defer asked.close()
+		return c.settings(r, &certificates{}, &asked, false), mistakesIn(r)
 	}
 	s, mistakes := load(next.File, "{permissions: [pty], permit_open: []}")
 	if mistakes != "" || len(s.HostKeys) != 1 || len(s.NextHostKeys) != 1 || s.Policy == nil || len(s.Policy.Extensions) != 1 || len(s.Policy.CriticalOptions) != 1 {

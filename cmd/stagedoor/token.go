@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 )
 
@@ -23,6 +24,12 @@ alone; keep it as you keep a password.
 
     export STAGEDOOR_TOKEN=$(stagedoor token --task task-1234 --ttl 2h \
         --authorized-keys ~/.ssh/id_ed25519.pub)
+
+--account github:alice lets in the keys that are public at https://github.com/alice.keys
+while the task runs, and --account github:alice#583231 those of the account with
+that number, however it is called by then (https://api.github.com/users/alice tells
+it). Names of forges are github, gitlab, codeberg, and those of the gateway's own
+configuration.
 
 A line with cert-authority lets in who has a certificate by that key for the task:
 
@@ -38,6 +45,7 @@ type tokenOptions struct {
 	ttl            time.Duration
 	deadline       time.Duration
 	authorizedKeys []string
+	accounts       []string
 	permissions    []string
 	permitOpen     []string // as given; nil: anywhere
 	permitListen   []string
@@ -70,6 +78,7 @@ func newTokenCommand() *cobra.Command {
 	f.DurationVar(&o.ttl, "ttl", 2*time.Hour, "how long the token is good for registering; an agent that has registered can come back after that")
 	f.DurationVar(&o.deadline, "deadline", 0, "when access ends, counted from now: the host is gone then, and who is inside is cut off (default none)")
 	f.StringArrayVar(&o.authorizedKeys, "authorized-keys", nil, "`file` with the public keys of those who may enter, - for standard input; may be given several times")
+	f.StringSliceVar(&o.accounts, "account", nil, "`account` on a forge whose public keys may enter, as in github:alice; may be given several times")
 	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all but gateway-ports)")
 	f.StringSliceVar(&o.permitOpen, "permit-open", nil, "where they may forward to: a `list` of host:port, or none (default anywhere)")
 	f.StringSliceVar(&o.permitListen, "permit-listen", nil, "what they may have the host listen on: a `list` of [host:]port, or none (default anything)")
@@ -98,8 +107,8 @@ func (o *tokenOptions) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("mint a token: %w", err)
 	}
-	if len(grant.AuthorizedKeys) == 0 {
-		fmt.Fprintln(stderr, "stagedoor: note: without --authorized-keys only those may enter whom the gateway's own guests.authorized_keys name")
+	if len(grant.AuthorizedKeys)+len(grant.Accounts) == 0 {
+		fmt.Fprintln(stderr, "stagedoor: note: without --authorized-keys or --account only those may enter whom the gateway's own guests.authorized_keys name")
 	}
 	_, err = fmt.Fprintln(stdout, token)
 	return err
@@ -141,6 +150,12 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 		}
 		grant.AuthorizedKeys = append(grant.AuthorizedKeys, keys.Lines()...)
 	}
+	for _, account := range o.accounts {
+		if err := checkAccount(account); err != nil {
+			return nil, cli.UsageError("--account: %w", err)
+		}
+	}
+	grant.Accounts = o.accounts
 	for _, s := range o.permissions {
 		name, err := parsePermission(s)
 		if err != nil {
@@ -156,6 +171,16 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 		return nil, cli.UsageError("--permit-listen: %w", err)
 	}
 	return &grant, nil
+}
+
+// checkAccount finds what a gateway would not look up. Which forges one knows is
+// in its configuration.
+func checkAccount(s string) error {
+	if err := auth.CheckAccount(s); err != nil {
+		return err
+	}
+	_, err := forge.ParseAccount(s)
+	return err
 }
 
 // forwards checks a list of forwardings. None, as in sshd's PermitOpen, is an

@@ -168,6 +168,12 @@ func (w *yamlWalker) leaf(f field, n *yaml.Node) {
 	if isNull(n) {
 		return // a key whose value is commented out keeps its default
 	}
+	if f.Records {
+		if list := w.records(f, n); list != nil {
+			w.values[f.Key] = list
+		}
+		return
+	}
 	raw, where, err := any(nil), n, error(nil)
 	if f.Value.Kind() == reflect.Slice {
 		raw, where, err = w.list(f, n)

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/stagedoor/stagedoor/auth/forge"
+)
+
+// partners are those whom the gateway asks about hosts and guests. They are kept
+// from one load of the configuration to the next as long as nothing about them
+// changes, with all that they know.
+type partners struct {
+	log    *slog.Logger // nil: none
+	forges kept[*forge.Resolver]
+}
+
+// kept is something that was made of a configuration.
+type kept[T any] struct {
+	of  string // the configuration, as text
+	it  T
+	end []func() // closes all that were made: connections may still go by an older one
+}
+
+// get returns what was made of the same configuration before, or makes it.
+func (k *kept[T]) get(of string, make func() (T, func(), error)) (T, error) {
+	if len(k.end) > 0 && k.of == of {
+		return k.it, nil
+	}
+	it, end, err := make()
+	if err != nil {
+		return it, err
+	}
+	k.of, k.it, k.end = of, it, append(k.end, end)
+	return it, nil
+}
+
+func (k *kept[T]) close() {
+	for _, end := range k.end {
+		end()
+	}
+}
+
+// close is for when no gateway uses them any more.
+func (p *partners) close() {
+	p.forges.close()
+}
+
+// roots are whom partners are vouched for by: the system's, and those of a file.
+func (c *Config) roots(r *report) *x509.CertPool {
+	if c.CAFile == "" {
+		return nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	data, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		r.add("ca_file", "%s", fileError(c.CAFile, err))
+	} else if !pool.AppendCertsFromPEM(data) {
+		r.add("ca_file", "there is no certificate in %s: it takes PEM", c.CAFile)
+	}
+	return pool
+}
+
+// resolver makes the forges that grants may name accounts of: the public ones,
+// unless one is configured under its name, and those that are configured.
+func (c *Config) resolver(r *report, p *partners, roots *x509.CertPool) *forge.Resolver {
+	forges := forge.PublicForges()
+	for i, f := range c.Forges {
+		made, err := f.forge(forges)
+		if err != nil {
+			r.addItem("forges", i, "%v", err)
+			continue
+		}
+		forges = append(slices.DeleteFunc(forges, func(public forge.Forge) bool { return public.Name == made.Name }), made)
+	}
+	of := fmt.Sprint(c.CAFile)
+	for _, f := range forges {
+		of += fmt.Sprintf("\n%q", []string{f.Name, string(f.Kind), f.URL, f.APIURL, f.Token, fmt.Sprint(f.KeysFromAPI)})
+	}
+	resolver, err := p.forges.get(of, func() (*forge.Resolver, func(), error) {
+		resolver, err := forge.New(forge.Config{Forges: forges, RootCAs: roots, Log: p.log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return resolver, resolver.Close, nil
+	})
+	if err != nil {
+		r.add("forges", "%v", err)
+	}
+	return resolver
+}
+
+// forge is what is configured, completed by the public forge of the same name.
+func (f Forge) forge(public []forge.Forge) (forge.Forge, error) {
+	made := forge.Forge{Name: strings.ToLower(f.Name), Kind: forge.Kind(f.Kind), URL: f.URL, APIURL: f.APIURL, KeysFromAPI: f.KeysFromAPI}
+	if f.Name == "" {
+		return made, fmt.Errorf("name is missing: it is what stands before the colon of an account, as in git.example.com:alice")
+	}
+	if i := slices.IndexFunc(public, func(p forge.Forge) bool { return p.Name == made.Name }); i >= 0 {
+		if f.Kind == "" {
+			made.Kind = public[i].Kind
+		}
+		if f.URL == "" {
+			made.URL, made.APIURL = public[i].URL, public[i].APIURL
+		}
+	}
+	if made.URL == "" && made.Kind != "" && made.Name != "github" && made.Name != "gitlab" {
+		made.URL = "https://" + made.Name
+	}
+	if f.TokenFile == "" {
+		return made, nil
+	}
+	token, err := readSecret(f.TokenFile)
+	made.Token = strings.TrimSpace(string(token))
+	return made, err
+}
+
+// maxSecret is beyond any secret that a file holds.
+const maxSecret = 4 << 10
+
+// readSecret reads a file that nobody else may be able to read.
+func readSecret(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s", file, openHint(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
+		return nil, &fs.PathError{Op: "read", Path: file, Err: fmt.Errorf("others can read it: run chmod 600 %s", file)}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err == nil && (len(data) == 0 || len(data) > maxSecret) {
+		err = fmt.Errorf("%s: it is empty, or larger than any secret", file)
+	}
+	return data, err
+}
