@@ -42,8 +42,8 @@ type daemon struct {
 // run starts the gateway and returns when it has ended. With ctx it ends at
 // once.
 func (d *daemon) run(ctx context.Context) error {
-	defer d.closeAudit()
 	defer d.partners.close() // the gateway has ended by then
+	defer d.closeAudit()
 	settings, err := d.start(ctx)
 	if err != nil {
 		return err
