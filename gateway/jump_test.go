@@ -119,7 +119,7 @@ func TestJumpByDomain(t *testing.T) {
 	k := testenv.NewKey(t, w.dir, "alice")
 	_, hostKey := w.startJumpAgent("task-1", k)
 	j := w.newJumper(map[string]ssh.PublicKey{"task-1.terminal.example.com": hostKey},
-		"IdentityFile "+k.File, "Host *.terminal.example.com", "ProxyJump %n@gw")
+		"IdentityFile "+k.File, "Host *.terminal.example.com", `ProxyJump "%n"@gw`)
 	for _, name := range []string{"task-1.terminal.example.com", "TASK-1.terminal.example.com"} {
 		if out, err := j.command("-v", name, "echo fine").Output(); err != nil || string(out) != "fine\n" {
 			t.Errorf("%s: %v: %q", name, err, out)

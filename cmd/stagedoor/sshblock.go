@@ -59,7 +59,9 @@ func (c *sshConfig) writeEndToEnd(b *strings.Builder) {
 			"# the name of an earlier one, ssh warns; forget the old key by\n"+
 			"#     ssh-keygen -R %s\n", example)
 	}
-	fmt.Fprintf(b, "Host %s\n    ProxyJump %%n@%s\n    StrictHostKeyChecking %s\n", strings.Join(c.patterns(), " "), c.address(), ask)
+	// ssh runs what it makes of ProxyJump in a shell, where the user stands bare: a "*" in a name that
+	// somebody else chose, such as the URL of a git submodule, would be replaced by names of files.
+	fmt.Fprintf(b, "Host %s\n    ProxyJump \"%%n\"@%s\n    StrictHostKeyChecking %s\n", strings.Join(c.patterns(), " "), c.address(), ask)
 	c.writeIdentity(b)
 }
 

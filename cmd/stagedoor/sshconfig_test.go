@@ -95,7 +95,7 @@ func FuzzSSHConfig(f *testing.F) {
 		if c.domain != "" {
 			host := "task-1." + c.domain
 			got := settings(parsed(t, client, config, host), nothing)
-			end := append(slices.Clone(want), "proxyjump %n@"+c.address())
+			end := append(slices.Clone(want), `proxyjump "%n"@`+c.address())
 			if slices.Sort(end); !slices.Equal(sorted(got), end) {
 				t.Errorf("%s: ssh reads %q, want %q", host, got, end)
 			}
@@ -189,6 +189,38 @@ func TestSSHConfigWorks(t *testing.T) {
 }
 
 // printed runs the program and returns what it prints.
+// A name that somebody else chose runs nothing: ssh hands it to a shell on the way
+// to the gateway, in a directory that may be somebody else's too.
+func TestSSHConfigWithHostileNames(t *testing.T) {
+	client, dir := testenv.Need(t, "ssh"), t.TempDir()
+	config := filepath.Join(dir, "config")
+	listener := testenv.Listen(t) // a gateway that says nothing
+	go func() {
+		for c, err := listener.Accept(); err == nil; c, err = listener.Accept() {
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	block := printed(t, "ssh-config", "--gateway", "gateway.test:"+port) + "Host gateway.test\n    HostName 127.0.0.1\n"
+	for name, content := range map[string]string{
+		"config": block, "run": "touch ran\n", "+.gateway.test": "", "-oProxyCommand=sh run #.gateway.test": "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"*.gateway.test", "?*.gateway.test", "[+-]*.gateway.test", "~.gateway.test", "`sh${IFS}run`.gateway.test", "$(sh${IFS}run).gateway.test"} {
+		cmd := exec.CommandContext(t.Context(), client, "-F", config, "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "--", name, "true")
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Errorf("%s: it leads somewhere: %s", name, out)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "ran")); err == nil {
+			t.Fatalf("%s: it ran a command", name)
+		}
+	}
+}
+
 func printed(t *testing.T, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
