@@ -98,6 +98,7 @@ type Server struct {
 	admitting  map[auth.TaskID]int   // tunnels that are about to be published
 	guests     map[*guest]struct{}
 	identities map[string]int  // open channels
+	connected  map[string]int  // connections, by identity as well
 	forges     *forge.Resolver // that is watched
 	forgesEnd  func()          // ends that
 	idle       *sync.Cond      // signalled when a guest leaves
@@ -132,6 +133,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		admitting:  make(map[auth.TaskID]int),
 		guests:     make(map[*guest]struct{}),
 		identities: make(map[string]int),
+		connected:  make(map[string]int),
 	}
 	setDefault(&s.name, "local")
 	if o.Version != "" {

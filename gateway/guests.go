@@ -97,8 +97,10 @@ func (g *guest) labels() []any {
 // the first thing arrives that needs one, which jumps do not.
 func (s *Server) welcome(g *guest, in splice.Conn) {
 	defer g.activity.left()
-	if !s.addGuest(g) {
-		g.raw.Close()
+	if err := s.addGuest(g); err != nil {
+		g.close(err.Error())
+		go ssh.DiscardRequests(in.Requests)
+		refuseChannels(in.Channels)
 		return
 	}
 	defer s.removeGuest(g)
@@ -175,22 +177,27 @@ func (g *guest) keepAlive(ctx context.Context) {
 	}
 }
 
-// addGuest makes a guest known to Drain and Close. It reports false when the
-// gateway has closed meanwhile.
-func (s *Server) addGuest(g *guest) bool {
+// addGuest makes a guest known to Drain and Close, and counts its connection. It
+// fails when the gateway has closed meanwhile, or the guest has too many.
+func (s *Server) addGuest(g *guest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
-		return false
+		return ErrClosed
 	}
+	if n := s.connected[g.owner()]; n >= g.settings.Limits.ConnectionsPerIdentity {
+		return fmt.Errorf("its identity has %d connections already, as many as it may", n)
+	}
+	s.connected[g.owner()]++
 	s.guests[g] = struct{}{}
-	return true
+	return nil
 }
 
 func (s *Server) removeGuest(g *guest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.guests, g)
+	decrement(s.connected, g.owner())
 	s.idle.Broadcast()
 }
 

@@ -113,6 +113,34 @@ func TestTunnelsSpareTheirAddress(t *testing.T) {
 	w.startAgent(w.token("task-2", time.Now(), k))
 }
 
+// TestConnectionsOfOneIdentity: whoever has one key does not take every descriptor
+// of the gateway, whatever names it signs in by; others are not concerned.
+func TestConnectionsOfOneIdentity(t *testing.T) {
+	w := newWorld(t, func(s *gateway.Settings) { s.Limits.ConnectionsPerIdentity = 2 })
+	alice, bob := testenv.NewKey(t, w.dir, "alice"), testenv.NewKey(t, w.dir, "bob")
+	w.startAgent(w.token("task-1", time.Now(), alice, bob))
+	lives := func(user string, k testenv.Key) (*ssh.Client, bool) {
+		c := w.mustDial(user, k)
+		_, _, err := c.SendRequest("keepalive@openssh.com", true, nil)
+		return c, err == nil
+	}
+	first, ok := lives("task-1", alice)
+	if _, also := lives("alice", alice); !ok || !also {
+		t.Fatal("two connections are not there")
+	}
+	if _, ok := lives("somebody", alice); ok {
+		t.Error("a third connection of the same key lives")
+	}
+	if _, ok := lives("task-1", bob); !ok {
+		t.Error("another key is refused")
+	}
+	first.Close()
+	eventually(t, "a closed connection's place is free", func() bool {
+		_, ok := lives("task-1", alice)
+		return ok
+	})
+}
+
 func TestChannelLimits(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) {
 		s.Limits.ChannelsPerConnection = 3

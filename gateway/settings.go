@@ -78,6 +78,9 @@ type Limits struct {
 	UnauthenticatedPerSource int
 	// AuthTries is how many keys a guest may offer on a connection. Default 6.
 	AuthTries int
+	// ConnectionsPerIdentity is how many connections one identity may have open.
+	// Default 512.
+	ConnectionsPerIdentity int
 	// ChannelsPerConnection is how many channels may be open on one guest's
 	// connection. Default 128.
 	ChannelsPerConnection int
@@ -116,6 +119,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Unauthenticated, 1000)
 	setDefault(&l.UnauthenticatedPerSource, 64)
 	setDefault(&l.AuthTries, 6)
+	setDefault(&l.ConnectionsPerIdentity, 512)
 	setDefault(&l.ChannelsPerConnection, 128)
 	setDefault(&l.ChannelsPerIdentity, 512)
 	setDefault(&l.StreamsPerTunnel, 256)

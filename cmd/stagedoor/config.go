@@ -90,6 +90,7 @@ type Limits struct {
 	Unauthenticated          int           `yaml:"unauthenticated" help:"connections that are signing in, in all"`
 	UnauthenticatedPerSource int           `yaml:"unauthenticated_per_source" help:"connections that are signing in, from one address"`
 	AuthTries                int           `yaml:"auth_tries" help:"keys that a guest may offer"`
+	ConnectionsPerIdentity   int           `yaml:"connections_per_identity" help:"open connections of one identity"`
 	ChannelsPerConnection    int           `yaml:"channels_per_connection" help:"open channels of one connection"`
 	ChannelsPerIdentity      int           `yaml:"channels_per_identity" help:"open channels of one identity"`
 	StreamsPerTunnel         int           `yaml:"streams_per_tunnel" help:"guests' connections to one host"`
@@ -159,6 +160,7 @@ func DefaultConfig() Config {
 			Unauthenticated:          1000,
 			UnauthenticatedPerSource: 64,
 			AuthTries:                6,
+			ConnectionsPerIdentity:   512,
 			ChannelsPerConnection:    128,
 			ChannelsPerIdentity:      512,
 			StreamsPerTunnel:         256,

@@ -83,6 +83,7 @@ func (l Limits) forGateway() gateway.Limits {
 		Unauthenticated:          l.Unauthenticated,
 		UnauthenticatedPerSource: l.UnauthenticatedPerSource,
 		AuthTries:                l.AuthTries,
+		ConnectionsPerIdentity:   l.ConnectionsPerIdentity,
 		ChannelsPerConnection:    l.ChannelsPerConnection,
 		ChannelsPerIdentity:      l.ChannelsPerIdentity,
 		StreamsPerTunnel:         l.StreamsPerTunnel,
