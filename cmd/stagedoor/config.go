@@ -72,6 +72,16 @@ type Guests struct {
 	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
 	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
 	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
+	Webhook        Webhook  `yaml:"webhook"`
+}
+
+// Webhook is an endpoint that is asked whether a guest may enter a task.
+type Webhook struct {
+	URL         string        `yaml:"url" help:"https URL that is asked who may enter a task"`
+	SecretFile  string        `yaml:"secret_file" kind:"path" help:"file with the secret that signs what is asked"`
+	Timeout     time.Duration `yaml:"timeout" help:"time for the webhook to answer"`
+	CacheFor    time.Duration `yaml:"cache_for" help:"longest time that an answer may count for"`
+	Authorities []string      `yaml:"authorities" kind:"path" help:"public keys of those whose user certificates are told to the webhook"`
 }
 
 // Forge is one that accounts may be on. It is written in the file alone.
@@ -154,7 +164,7 @@ func DefaultConfig() Config {
 		},
 		Private: Private{Listen: "127.0.0.1:9180"},
 		Hosts:   Hosts{Audience: "stagedoor"},
-		Guests:  Guests{Permissions: shortPermissions()},
+		Guests:  Guests{Permissions: shortPermissions(), Webhook: Webhook{Timeout: 5 * time.Second, CacheFor: 5 * time.Minute}},
 		Limits: Limits{
 			HandshakeTimeout:         30 * time.Second,
 			Unauthenticated:          1000,

@@ -11,15 +11,20 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/webhook"
 )
 
 // partners are those whom the gateway asks about hosts and guests. They are kept
 // from one load of the configuration to the next as long as nothing about them
 // changes, with all that they know.
 type partners struct {
-	log    *slog.Logger // nil: none
-	forges kept[*forge.Resolver]
+	log     *slog.Logger // nil: none
+	forges  kept[*forge.Resolver]
+	webhook kept[*webhook.Webhook]
 }
 
 // kept is something that was made of a configuration.
@@ -51,6 +56,7 @@ func (k *kept[T]) close() {
 // close is for when no gateway uses them any more.
 func (p *partners) close() {
 	p.forges.close()
+	p.webhook.close()
 }
 
 // roots are whom partners are vouched for by: the system's, and those of a file.
@@ -147,4 +153,63 @@ func readSecret(file string) ([]byte, error) {
 		err = fmt.Errorf("%s: it is empty, or larger than any secret", file)
 	}
 	return data, err
+}
+
+// webhook makes the endpoint that is asked who may enter, nil if there is none.
+func (c *Config) webhook(r *report, p *partners, roots *x509.CertPool) auth.Authorizer {
+	w := c.Guests.Webhook
+	switch {
+	case w.URL == "" && w.SecretFile == "":
+		return nil
+	case w.URL == "":
+		r.add("guests.webhook.url", "there is a secret, and nobody to ask with it: set the URL")
+		return nil
+	case w.SecretFile == "":
+		r.add("guests.webhook.secret_file", "it is needed: by its secret the webhook knows who asks; make one with echo \"whsec_$(openssl rand -base64 32)\"")
+		return nil
+	}
+	text, err := readSecret(w.SecretFile)
+	if err != nil {
+		r.add("guests.webhook.secret_file", "%v", err)
+		return nil
+	}
+	config := webhook.Config{URL: w.URL, Timeout: w.Timeout, CacheFor: w.CacheFor, RootCAs: roots, Log: p.log}
+	for line := range strings.Lines(string(text)) {
+		secret, err := webhook.ParseSecret(line)
+		if err != nil {
+			r.add("guests.webhook.secret_file", "%v", err)
+			return nil
+		}
+		config.Secrets = append(config.Secrets, secret)
+	}
+	config.Authorities = c.webhookAuthorities(r)
+	of := fmt.Sprintf("%q %q %v %v", c.CAFile, w.URL, w.Timeout, w.CacheFor) + string(text)
+	for _, key := range config.Authorities {
+		of += string(ssh.MarshalAuthorizedKey(key))
+	}
+	hook, err := p.webhook.get(of, func() (*webhook.Webhook, func(), error) {
+		hook, err := webhook.New(config)
+		if err != nil {
+			return nil, nil, err
+		}
+		return hook, hook.Close, nil
+	})
+	if err != nil {
+		r.add("guests.webhook.url", "%v", err)
+		return nil
+	}
+	return hook
+}
+
+// webhookAuthorities reads the public keys of those who sign user certificates.
+func (c *Config) webhookAuthorities(r *report) (keys []ssh.PublicKey) {
+	for i, file := range c.Guests.Webhook.Authorities {
+		list, err := loadAuthorizedKeys(file)
+		if err != nil {
+			r.addItem("guests.webhook.authorities", i, "%s", fileError(file, err))
+			continue
+		}
+		keys = append(keys, list.PublicKeys()...)
+	}
+	return keys
 }

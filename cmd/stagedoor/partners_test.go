@@ -71,14 +71,14 @@ func writeRoots(t *testing.T, dir string, f *testenv.Forge) {
 }
 
 // enter runs a command in a task with the real ssh.
-func (r *running) enter(user string, k testenv.Key, command string) (string, error) {
+func (r *running) enter(user string, k testenv.Key, command ...string) (string, error) {
 	r.t.Helper()
 	hostKey, err := ssh.ParsePrivateKey([]byte(read(r.t, filepath.Join(r.dir, "state", hostKeyFile))))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	options := testenv.SSHOptions(r.t, r.dir, r.sshAddress(), hostKey.PublicKey(), k)
-	out, err := exec.CommandContext(r.t.Context(), testenv.Need(r.t, "ssh"), append(options, user+"@127.0.0.1", command)...).CombinedOutput()
+	out, err := exec.CommandContext(r.t.Context(), testenv.Need(r.t, "ssh"), append(append(options, user+"@127.0.0.1"), command...)...).CombinedOutput()
 	return string(out), err
 }
 

@@ -45,7 +45,8 @@ type madeKey struct{ file, purpose string }
 // nothing is written. Whoever gave partners closes them.
 func (c *Config) settings(r *report, certificates *certificates, partners *partners, create bool) gateway.Settings {
 	keys := keystore{dir: c.StateDir, create: create}
-	forges := c.resolver(r, partners, c.roots(r))
+	roots := c.roots(r)
+	forges := c.resolver(r, partners, roots)
 	hostKeys := c.hostKeys(r, keys)
 	return gateway.Settings{
 		HostKeys:     hostKeys,
@@ -54,7 +55,7 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		RenewalKey:   stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
 		Certificate:  certificates.source(c, r),
 		Tokens:       c.tokens(r, keys),
-		Guests:       c.guests(r, forges),
+		Guests:       c.guests(r, forges, c.webhook(r, partners, roots)),
 		Forges:       forges,
 		Policy:       c.mostPermissions(),
 		Address:      c.address(),
@@ -218,8 +219,9 @@ func (c *Config) tokens(r *report, k keystore) *auth.TokenVerifier {
 }
 
 // guests admits the keys of grants and of the accounts that they name, then those
-// of the operator's files, and narrows what any may do.
-func (c *Config) guests(r *report, forges *forge.Resolver) auth.Authorizer {
+// of the operator's files, then whom the webhook lets in, and narrows what any may
+// do.
+func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer) auth.Authorizer {
 	any := auth.AnyOf{auth.GrantKeys{}, &forge.Authorizer{Resolver: forges, Accounts: forge.OfGrant}}
 	for i, file := range c.Guests.AuthorizedKeys {
 		keys, err := loadAuthorizedKeys(file)
@@ -232,6 +234,7 @@ func (c *Config) guests(r *report, forges *forge.Resolver) auth.Authorizer {
 		}
 		any = append(any, keys)
 	}
+	any = append(any, hook) // last, as it takes the longest; it may be nil
 	if most := c.mostPermissions(); most != nil {
 		return narrowed{any, most}
 	}
