@@ -154,7 +154,30 @@ func (g *Grant) Check() error {
 // PublicKeys returns the keys that are granted entry, whatever their options
 // say, and those of the authorities whose certificates are.
 func (g *Grant) PublicKeys() ([]ssh.PublicKey, error) {
+	lines, err := g.lines()
 	var keys []ssh.PublicKey
+	for _, line := range lines {
+		keys = append(keys, line.key)
+	}
+	return keys, err
+}
+
+// Authorities returns those of PublicKeys whose certificates are granted entry;
+// only they are, not the authorities by themselves. plain are the others.
+func (g *Grant) Authorities() (authorities, plain []ssh.PublicKey, err error) {
+	lines, err := g.lines()
+	for _, line := range lines {
+		if line.options.authority {
+			authorities = append(authorities, line.key)
+		} else {
+			plain = append(plain, line.key)
+		}
+	}
+	return authorities, plain, err
+}
+
+func (g *Grant) lines() ([]*authorizedKey, error) {
+	var lines []*authorizedKey
 	for i, line := range g.AuthorizedKeys {
 		if strings.ContainsAny(line, "\r\n") {
 			return nil, fmt.Errorf("grant key %d: more than one line: give each its own entry", i+1)
@@ -166,9 +189,9 @@ func (g *Grant) PublicKeys() ([]ssh.PublicKey, error) {
 		if len(parsed.entries) == 0 {
 			return nil, fmt.Errorf("grant key %d: no key in it", i+1)
 		}
-		keys = append(keys, parsed.PublicKeys()...)
+		lines = append(lines, parsed.entries...)
 	}
-	return keys, nil
+	return lines, nil
 }
 
 func (g *Grant) parseKey(i int) (*AuthorizedKeys, error) {

@@ -112,3 +112,34 @@ func TestOperatorsAuthority(t *testing.T) {
 		}
 	}
 }
+
+// TestGuestsAreNoAuthorities: a key that is granted entry makes no further ones by
+// signing them, not even for jumping to nowhere; nor does an authority open
+// anything with its own key.
+func TestGuestsAreNoAuthorities(t *testing.T) {
+	w := newWorld(t)
+	alice, ca := testenv.NewKey(t, w.dir, "alice"), testenv.Signer(t)
+	w.startHost("task-1", w.token("task-1", time.Now(), alice, authority(ca, "")), answerAtEnd)
+	k := testenv.NewKey(t, w.dir, "carol")
+	until := time.Now().Add(time.Minute)
+	for name, test := range map[string]struct {
+		signer ssh.Signer
+		enters bool
+	}{
+		"signed by a guest":         {certify(t, k, alice.Signer, until, "task-1"), false},
+		"the authority itself":      {ca, false},
+		"signed by the authority":   {certify(t, k, ca, until, "task-1"), true},
+		"a guest":                   {alice.Signer, true},
+		"a guest, with a signature": {certify(t, alice, ca, until, "task-1"), true},
+	} {
+		for _, user := range []string{"task-1", "somebody"} {
+			c, err := w.dial(user, ssh.PublicKeys(test.signer))
+			if err == nil {
+				c.Close()
+			}
+			if (err == nil) != test.enters {
+				t.Errorf("%s, as %s: %v", name, user, err)
+			}
+		}
+	}
+}

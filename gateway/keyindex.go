@@ -11,23 +11,28 @@ import (
 type keyIndex map[string]map[auth.TaskID]struct{}
 
 // keyID is what grants name a key by: itself, or the authority that signed a
-// certificate.
+// certificate. A key that is granted entry is no authority.
 func keyID(key ssh.PublicKey) string {
 	if cert, ok := key.(*ssh.Certificate); ok {
-		key = cert.SignatureKey
+		return authorityID(cert.SignatureKey)
 	}
 	return string(key.Marshal())
 }
 
+func authorityID(key ssh.PublicKey) string { return "cert-authority " + string(key.Marshal()) }
+
 // grantKeys returns what a grant names.
 func grantKeys(grant *auth.Grant) ([]string, error) {
-	keys, err := grant.PublicKeys()
+	authorities, plain, err := grant.Authorities()
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]string, len(keys))
-	for i, key := range keys {
-		ids[i] = keyID(key)
+	var ids []string
+	for _, key := range authorities {
+		ids = append(ids, authorityID(key))
+	}
+	for _, key := range plain {
+		ids = append(ids, keyID(key))
 	}
 	return ids, nil
 }
