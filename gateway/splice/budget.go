@@ -11,8 +11,13 @@ import (
 // not read: its receive window, which is constant. Data and stderr share it.
 const perFlow = 2 << 20
 
-// sweepEvery is how often a Budget looks, and so how long a stall may go unseen.
-const sweepEvery = time.Second
+// sweepEvery is how often a Budget looks. In the time between, memory fills as fast
+// as the network is.
+const sweepEvery = 100 * time.Millisecond
+
+// stallDelay is for how long a direction waits that is stalled: in less, many a
+// healthy one takes a breath.
+const stallDelay = time.Second
 
 // slow is how many packets (of 32 KiB at most) a direction may pass on in a second
 // and still be called stalled when it waits at both ends of that second: its
@@ -22,6 +27,7 @@ const slow = 8
 // A Budget bounds the bytes that stalled channels hold, for all joins of a
 // gateway together. A channel's direction is stalled when it has been waiting
 // for more than a second to pass one packet on, or trickles; it counts as 2 MiB.
+// When more than fits has been waiting for a tenth of that, it is not waited for.
 // While the budget is exceeded, whoever has most stalled loses a channel first,
 // and of its channels the one that stalled last: so nobody who fills the gateway's
 // memory pushes out others, were it over a hundred connections. An owner (see
@@ -82,7 +88,7 @@ func NewBudget(bytes int64) *Budget {
 }
 
 func newBudget(bytes int64) *Budget {
-	return &Budget{bytes: bytes, delay: sweepEvery, loads: make(map[load]*mark), stop: make(chan struct{})}
+	return &Budget{bytes: bytes, delay: stallDelay, loads: make(map[load]*mark), stop: make(chan struct{})}
 }
 
 // Full reports whether an owner may stall nothing more: one more direction would
@@ -159,6 +165,10 @@ type stall struct {
 // from whoever has most, time and again; of the same number the most recent first.
 func (b *Budget) stalled(now int64) []stall {
 	all := b.waiting(now)
+	patient := slices.DeleteFunc(slices.Clone(all), func(s stall) bool { return now-s.since < int64(b.delay) })
+	if b.bytes <= 0 || int64(len(all))*perFlow <= b.bytes {
+		all = patient
+	}
 	slices.SortFunc(all, func(x, y stall) int { return cmp.Compare(x.since, y.since) })
 	seen := make(map[string]int)
 	for i := range all {
@@ -172,13 +182,13 @@ func (b *Budget) stalled(now int64) []stall {
 	return all
 }
 
-// waiting returns what has been stalled for long enough to count.
+// waiting returns what has been waiting for a tenth of the delay or more.
 func (b *Budget) waiting(now int64) []stall {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []stall
 	for l, m := range b.loads {
-		if since := m.look(l, now, int64(b.delay)); since > 0 && now-since >= int64(b.delay) {
+		if since := m.look(l, now, int64(b.delay)); since > 0 && now-since >= int64(b.delay)/10 {
 			all = append(all, stall{load: l, since: since})
 		}
 	}

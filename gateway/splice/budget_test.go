@@ -1,6 +1,7 @@
 package splice
 
 import (
+	"fmt"
 	"io"
 	"runtime"
 	"slices"
@@ -43,7 +44,7 @@ func TestBudgetSheds(t *testing.T) {
 		return l
 	}
 	load("flows", 0)
-	load("just now", now-s+1)
+	load("just now", now-s/20)
 	load("oldest", 1)
 	first, second := load("first twin", now-5*s), load("second twin", now-6*s)
 	first.twin, second.twin = second, first
@@ -137,6 +138,25 @@ func TestTrickleIsAStall(t *testing.T) {
 	reads.since = 20*s + s/2
 	look(21*s, 1)
 	look(22*s, 2)
+}
+
+// TestBudgetIsHasty when more than fits begins to wait: to count it as stalled only
+// after a second would be too late.
+func TestBudgetIsHasty(t *testing.T) {
+	const s = int64(time.Second)
+	b := newBudget(4 * perFlow)
+	var shed []string
+	for i := range int64(5) {
+		b.sweep(100 * s)
+		if b.Stalled() != 0 || len(shed) != 0 {
+			t.Fatalf("with %d that wait, %d are stalled, and shed %v", i, b.Stalled()/perFlow, shed)
+		}
+		b.add(&fakeLoad{name: fmt.Sprint(i), since: 100*s - s/2 + i, shedN: &shed})
+	}
+	b.sweep(100 * s)
+	if b.Stalled() != 4*perFlow || !slices.Equal(shed, []string{"4"}) {
+		t.Errorf("%d are stalled, shed %v", b.Stalled()/perFlow, shed)
+	}
 }
 
 func TestBudgetWithoutBound(t *testing.T) {
