@@ -68,6 +68,9 @@ func (c *channel) accept(nc ssh.NewChannel) {
 	for _, f := range c.flows {
 		f.start()
 	}
+	if hook := c.hooks.Opened; hook != nil {
+		hook(c.say)
+	}
 }
 
 // run runs f in a goroutine of the channel. The caller is one, too.

@@ -21,6 +21,7 @@ type flow struct {
 
 	// Guarded by c.mu:
 
+	words  []words  // to be shown; of the host's flow alone
 	queue  requests // not passed on
 	busy   bool     // a request is on its way there, or the reply to it on its way back
 	pumps  int      // that have not passed all
@@ -172,6 +173,10 @@ func (f *flow) next() func() {
 		switch {
 		case f.closed || f.c.killed.Load():
 			return nil
+		case len(f.words) > 0 && !f.eof:
+			w := f.words[0]
+			f.words = f.words[1:]
+			return func() { f.say(w) }
 		case !f.queue.empty():
 			r := f.queue.pop()
 			if f.holds(r) {

@@ -171,6 +171,12 @@ type Hooks struct {
 // ChannelHooks watch and judge one channel. Each field may be nil. A panic in
 // one of them closes the channel.
 type ChannelHooks struct {
+	// Opened is called when the channel is open on both sides. say shows text to
+	// the guest of a session, on its stderr, at any later time; it does not wait.
+	// said is closed when that was written, or at once where nobody would see it.
+	// When the channel ends meanwhile, it may stay open.
+	Opened func(say func(text string) (said <-chan struct{}))
+
 	// Request is asked before a channel request is passed on, for each side in
 	// the order in which it goes out: exit-status after the output. An error
 	// refuses it: it is dropped and, if a reply was wanted, answered with
