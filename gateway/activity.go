@@ -83,11 +83,14 @@ func (a *activity) denied(what, typ string, from splice.Side, err error) {
 // A doing is one thing that a guest does: a session, a forwarded connection or a
 // jump.
 type doing struct {
-	a      *activity
-	typ    string // of the channel
-	from   splice.Side
-	target string
-	since  time.Time
+	a        *activity
+	typ      string // of the channel
+	from     splice.Side
+	target   string
+	identity string // of a jump: as who
+	since    time.Time
+
+	say atomic.Pointer[sayFunc] // nil: the channel is not open, or none of ours
 
 	fromGuest, fromHost atomic.Int64
 
@@ -98,6 +101,9 @@ type doing struct {
 	exitStatus *uint32
 	exitSignal string
 }
+
+// sayFunc shows words to a guest, see [splice.ChannelHooks.Opened].
+type sayFunc = func(words string) (said <-chan struct{})
 
 func (a *activity) begin(d *doing) *doing {
 	d.a, d.since = a, time.Now()
@@ -113,7 +119,10 @@ func (a *activity) end(d *doing) {
 	delete(a.open, d)
 }
 
-const session = "session"
+const (
+	session  = "session"
+	jumpKind = "jump"
+)
 
 // channel notes a channel that is about to be opened. It is one that is forwarded
 // unless it is a session, which is recorded when it is known what runs in it.
@@ -238,7 +247,7 @@ func (a *activity) jumpRefused(task string, err error) {
 
 // jump records the beginning of a jump. The returned function records its end.
 func (a *activity) jump(task, identity string) (closed func(fromGuest, fromHost int64)) {
-	d := a.begin(&doing{typ: "jump", from: splice.Guest, target: task})
+	d := a.begin(&doing{typ: jumpKind, from: splice.Guest, target: task, identity: identity})
 	who := a.jumped(task, identity)
 	a.audit.Record(audit.JumpOpened{Who: who})
 	return func(fromGuest, fromHost int64) {

@@ -29,9 +29,8 @@ type admission struct {
 	tunnel   *tunnel.Tunnel
 	distrust func()
 
-	asked string    // the task that the agent named
-	began time.Time // when it was registered
-	cause error     // of the tunnel's end
+	asked string // the task that the agent named
+	cause error  // of the tunnel's end
 }
 
 // admit judges an agent, claims its task and publishes its tunnel.
@@ -41,6 +40,10 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 		return tunnel.Welcome{}, err
 	}
 	a.reg.accounts = lookUpAccounts(ctx, a.log, a.settings.Forges, auth.Task{ID: a.reg.task, Grant: a.reg.grant})
+	a.reg.remote, a.reg.since = a.conn.remote.String(), time.Now()
+	if err := a.s.blocks.refusal(a.reg); err != nil {
+		return tunnel.Welcome{}, err
+	}
 	welcome, err := welcomeHost(a.settings, a.reg)
 	if err != nil {
 		return tunnel.Welcome{}, err
@@ -58,6 +61,9 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	a.distrust = a.s.throttle.trust(sourceOf(a.conn.remote.Addr()))
 	a.recordRegistered(h)
 	a.s.publish(a.reg, t, a.claim)
+	if err := a.s.blocks.refusal(a.reg); err != nil { // meanwhile: who blocked it may not have seen it
+		return tunnel.Welcome{}, err
+	}
 	a.s.metrics.registrations.WithLabelValues("ok").Inc()
 	a.log = a.log.With("task", string(a.reg.task))
 	a.log.Info("host registered", "host_key", ssh.FingerprintSHA256(a.reg.hostKey), "labels", h.Labels)

@@ -78,6 +78,7 @@ type Server struct {
 	metrics  *metrics
 	used     *usedTokens
 	audit    *audit.Stream
+	blocks   *blocks
 	ended    sync.Once // for the last event
 	web      *http.Server
 	webConns *connQueue
@@ -116,6 +117,12 @@ func New(settings Settings, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	blocks, err := openBlocks(o.StateDir)
+	if err != nil {
+		used.Close()
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	settings.Guests = guard{settings.Guests, blocks}
 	s := &Server{
 		used:       used,
 		name:       o.Name,
@@ -123,6 +130,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		log:        o.Logger,
 		registry:   o.Registry,
 		audit:      o.Audit,
+		blocks:     blocks,
 		throttle:   newThrottle(),
 		budget:     splice.NewBudget(settings.Limits.BufferedBytes),
 		webConns:   newConnQueue(),
@@ -166,6 +174,7 @@ func (s *Server) Reload(settings Settings) error {
 	if err := settings.validate(); err != nil {
 		return err
 	}
+	settings.Guests = guard{settings.Guests, s.blocks}
 	before := s.settings.Swap(&settings)
 	s.watchForges(settings.Forges)
 	s.renarrow(before.Policy, settings.Policy)

@@ -47,6 +47,8 @@ type registration struct {
 	ca           ssh.Signer       // whose certificates the agent believes: it was named in its welcome
 	policy       *ssh.Permissions // which its welcome told
 	endToEndOnly bool
+	remote       string    // where the agent came from
+	since        time.Time // when that was
 
 	token      tokenID   // by which it comes in for the first time
 	tokenUntil time.Time // when that one verifies no more; zero: it comes back by a renewal

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -21,7 +20,6 @@ func (a *admission) who() audit.Who {
 
 // recordRegistered tells the audit stream of an agent that was admitted.
 func (a *admission) recordRegistered(h tunnel.Hello) {
-	a.began = time.Now()
 	e := audit.HostRegistered{Who: a.who(), Agent: agentFingerprint(a.reg.agentKey), HostKey: ssh.FingerprintSHA256(a.reg.hostKey),
 		Renewed: h.Renewal != "", Issued: a.reg.generation.UTC()}
 	if until := a.reg.deadline.UTC(); !a.reg.deadline.IsZero() {
@@ -46,8 +44,10 @@ func (a *admission) recordRefused(err error) {
 // recordEnded tells it that the tunnel is gone.
 func (a *admission) recordEnded() {
 	reason := "the gateway ended it"
-	if a.cause != nil {
+	if refusal, ok := errors.AsType[*tunnel.Refusal](a.s.blocks.refusal(a.reg)); ok {
+		reason = refusal.Message
+	} else if a.cause != nil {
 		reason = a.cause.Error()
 	}
-	a.s.audit.Record(audit.HostEnded{Who: a.who(), Agent: agentFingerprint(a.reg.agentKey), Seconds: seconds(a.began), Reason: clip(reason)})
+	a.s.audit.Record(audit.HostEnded{Who: a.who(), Agent: agentFingerprint(a.reg.agentKey), Seconds: seconds(a.reg.since), Reason: clip(reason)})
 }

@@ -109,6 +109,9 @@ func (a *signIn) offer(key ssh.PublicKey) error {
 	named := a.s.named(key)
 	id := auth.Identity{Method: "publickey", Key: key, Remote: a.conn.remote}
 	err := a.byOperator(id) // also when named, so that it takes the same time
+	if block := a.s.blocks.ofKey(key); block != nil {
+		return block.err()
+	}
 	if named {
 		return nil
 	}

@@ -15,6 +15,7 @@ const (
 	CodeReplaced    = "replaced"    // a newer agent serves the task
 	CodeHeld        = "held"        // another agent with a token just as new serves the task
 	CodeReplayed    = "replayed"    // the token let in an agent with another key: a new one is needed
+	CodeBlocked     = "blocked"     // an operator ended the registration, or refuses the task
 	CodeLimit       = "limit"       // too many tunnels
 	CodeVersion     = "version"     // the gateway does not speak this version of the protocol
 	CodeDraining    = "draining"    // the gateway is going down: dial again, another one answers

@@ -56,7 +56,8 @@ type ACME struct {
 
 // Private is the listener for the operator alone.
 type Private struct {
-	Listen string `yaml:"listen" help:"address of health, readiness and metrics, or off"`
+	Listen      string `yaml:"listen" help:"address of health, readiness and metrics, or off"`
+	AdminSocket string `yaml:"admin_socket" kind:"path" help:"socket of stagedoor ls, who, kick and block, or off"`
 }
 
 // Hosts says which agents may register.

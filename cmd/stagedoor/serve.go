@@ -37,6 +37,7 @@ type daemon struct {
 	audit        *audit.Stream // nil: off
 	server       *gateway.Server
 	private      *http.Server
+	admin        *adminServer // nil: off
 }
 
 // run starts the gateway and returns when it has ended. With ctx it ends at
@@ -62,6 +63,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.announce(settings)
 	err = d.untilSignal(ctx)
 	d.private.Close()
+	d.admin.close()
 	cancel()
 	if served := group.Wait(); err == nil {
 		err = served
@@ -102,6 +104,11 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+	if d.admin, err = newAdminServer(config.adminSocket(), d.server.AdminHandler(), d.log); err != nil {
+		d.listeners.close()
+		d.server.Close()
+		return settings, err
 	}
 	return settings, nil
 }
@@ -172,6 +179,7 @@ func (d *daemon) serve(group *errgroup.Group) {
 	accept(d.listeners.ssh, d.server.ServeSSH, gateway.ErrClosed)
 	accept(d.listeners.https, d.server.ServeHTTPS, gateway.ErrClosed)
 	accept(d.listeners.private, d.private.Serve, http.ErrServerClosed)
+	group.Go(d.admin.serve)
 }
 
 // announce logs what an operator compares with what they meant.
@@ -290,7 +298,7 @@ func (d *daemon) keepFixed(config *Config) {
 	now := fields(d.config)
 	for i, f := range fields(config) {
 		switch f.Key {
-		case "ssh.listen", "https.listen", "private.listen", "state_dir", "log.format", "audit.file", "limits.buffered_bytes", proxyFrom:
+		case "ssh.listen", "https.listen", "private.listen", "private.admin_socket", "state_dir", "log.format", "audit.file", "limits.buffered_bytes", proxyFrom:
 			if !reflect.DeepEqual(f.Value.Interface(), now[i].Value.Interface()) {
 				d.log.Warn("a setting changed that takes a restart", "key", f.Key, "from", fmt.Sprint(now[i].Value), "to", fmt.Sprint(f.Value))
 				f.Value.Set(now[i].Value)

@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/gateway"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
@@ -185,6 +189,233 @@ func greet(l net.Listener) {
 		c.Write([]byte("hello"))
 		c.Close()
 	}
+}
+
+// admin runs a command that asks the gateway.
+func (w *world) admin(args ...string) (string, error) {
+	w.t.Helper()
+	ctx, cancel := contextFor(w.t)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "stagedoor"), append(args, "--config", w.config)...)
+	cmd.Env = append(os.Environ(), "SUDO_USER=olivia")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (w *world) mustAdmin(args ...string) string {
+	w.t.Helper()
+	out, err := w.admin(args...)
+	if err != nil {
+		w.t.Fatalf("stagedoor %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// enter starts a session that lasts, and returns when its program runs.
+func (w *world) enter(args ...string) *process {
+	w.t.Helper()
+	p := background(w.t, w.command("ssh", append(args, w.target(), "echo in; exec sleep 600")...))
+	p.waitFor("in")
+	return p
+}
+
+// guests is what `stagedoor who --json` prints.
+func (w *world) guests(args ...string) []gateway.GuestStatus {
+	w.t.Helper()
+	var all []gateway.GuestStatus
+	mustDo(w.t, json.Unmarshal([]byte(w.mustAdmin(append([]string{"who", "--json"}, args...)...)), &all))
+	return all
+}
+
+// TestWho lists tasks and guests.
+func TestWho(t *testing.T) {
+	w := newWorld(t)
+	if out := w.mustAdmin("ls"); strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "TASK ") {
+		t.Errorf("without a task, ls prints\n%s", out)
+	}
+	w.startAgent(nil)
+	w.enter("-tt")
+	out := w.mustAdmin("ls")
+	if !regexp.MustCompile(`(?m)^task-1 +127\.0\.0\.1:\d+ +\d+s +1 +-$`).MatchString(out) {
+		t.Errorf("ls prints\n%s", out)
+	}
+	out = w.mustAdmin("who")
+	if !regexp.MustCompile(`(?m)^[0-9a-f]{8} +task-1 +alice +127\.0\.0\.1:\d+ +\d+s +exec +SHA256:\S{43}$`).MatchString(out) {
+		t.Errorf("who prints\n%s", out)
+	}
+	in := w.guests("task-1")
+	if len(in) != 1 || in[0].Key != fingerprint(w.key) || in[0].Method != "publickey" || in[0].FromHost == 0 || len(in[0].Doing) != 1 {
+		t.Errorf("who --json prints %+v", in)
+	}
+	if in := w.guests("task-2"); len(in) != 0 {
+		t.Errorf("in another task are %+v", in)
+	}
+	socket := filepath.Join(w.dir, "state", "admin.sock")
+	if info, err := os.Stat(socket); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
+	<-w.gateway.done
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("the socket is still there")
+	}
+	if out, err := w.admin("ls"); exitCode(err) != 1 || !strings.Contains(out, "no gateway answers") {
+		t.Errorf("without a gateway: %v, %s", err, out)
+	}
+}
+
+// TestKickGuest ends one connection, which is told why, and leaves another.
+func TestKickGuest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	w := newWorld(t, "audit:", "  file: "+file)
+	w.startAgent(nil)
+	first := w.enter("-tt")
+	conn := w.guests()[0].Conn
+	second := w.enter()
+	if out := w.mustAdmin("kick", "--conn", conn, "--reason", "the build\x1b[2J restarts"); out != "ended 1 connection of guests and 0 tunnels of hosts\n" {
+		t.Errorf("kick prints %q", out)
+	}
+	if status := first.wait(); status != 255 {
+		t.Errorf("ssh ended with %d", status)
+	}
+	const why = "an operator ended your connection: the build"
+	if text := first.out.String(); !strings.Contains(text, "\r\nstagedoor: "+why+" [2J restarts\r\n") {
+		t.Errorf("the guest was told %q", text)
+	}
+	left := awaitEvent(t, file, "guest.left", "conn", conn)
+	if !strings.HasPrefix(left["reason"].(string), why) {
+		t.Errorf("it left because of %v", left["reason"])
+	}
+	awaitEvent(t, file, "admin.kicked", "on_conn", conn, "by", "olivia", "guests", 1.0)
+	if in := w.guests(); len(in) != 1 || in[0].Conn == conn {
+		t.Errorf("in are %+v", in)
+	}
+	w.mustAdmin("kick", "--identity", "Alice")
+	if status := second.wait(); status != 255 || !strings.Contains(second.out.String(), "an operator ended your connection") {
+		t.Errorf("ssh ended with %d: %s", status, second.out.String())
+	}
+	if out, err := w.admin("kick", "--conn", conn); exitCode(err) != 1 || !strings.Contains(out, "nobody") {
+		t.Errorf("kicked twice: %v, %s", err, out)
+	}
+	if out := w.run("echo back"); out != "back\n" {
+		t.Errorf("the guest does not come back: %s", out)
+	}
+}
+
+// TestKickTask ends a task. Its agent stays out, also after a restart of the
+// gateway, and another one with a newer token comes in.
+func TestKickTask(t *testing.T) {
+	w := newWorld(t)
+	old := []string{"STAGEDOOR_TOKEN=" + w.token()}
+	agent := w.startAgent(old)
+	guest := w.enter()
+	if out := w.mustAdmin("kick", "--task", "task-1", "--reason", "out of hours"); out != "ended 1 connection of guests and 1 tunnel of hosts\n" {
+		t.Errorf("kick prints %q", out)
+	}
+	if guest.wait() != 255 || !strings.Contains(guest.out.String(), "an operator ended task task-1, and with it your connection: out of hours") {
+		t.Errorf("the guest was told %s", guest.out.String())
+	}
+	if status := agent.wait(); status != 6 || !strings.Contains(agent.out.String(), "has ended task task-1: out of hours") {
+		t.Errorf("the agent ended with %d: %s", status, agent.out.String())
+	}
+	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
+	<-w.gateway.done
+	w.gateway = w.startGateway()
+	refused := spawn(t, append([]string{"STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca}, old...), "stagedoor-agent", "connect", "--dir", w.home)
+	if status := refused.wait(); status != 6 {
+		t.Errorf("with the old token: %d, %s", status, refused.out.String())
+	}
+	poll(t, func() bool { return time.Now().Unix() > tokenTime(t, old[0]) }, // tokens are told apart by the second
+		func() string { return "the clock stands still" })
+	w.startAgent(nil)
+	if out := w.run("echo in"); out != "in\n" {
+		t.Errorf("with a newer token: %s", out)
+	}
+}
+
+// tokenTime is when a token was issued.
+func tokenTime(t *testing.T, token string) int64 {
+	t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	mustDo(t, err)
+	var claims struct {
+		Iat int64 `json:"iat"`
+	}
+	mustDo(t, json.Unmarshal(payload, &claims))
+	return claims.Iat
+}
+
+// TestBlockGuest refuses a key until it is taken back, also after a restart.
+func TestBlockGuest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	w := newWorld(t, "audit:", "  file: "+file)
+	w.startAgent(nil)
+	guest := w.enter()
+	out := w.mustAdmin("block", "--key", w.key.File+".pub", "--for", "1h", "--reason", "lost laptop")
+	if out != "blocked; ended 1 connection of guests and 0 tunnels of hosts\n" {
+		t.Errorf("block prints %q", out)
+	}
+	if guest.wait() != 255 || !strings.Contains(guest.out.String(), "an operator has blocked you: lost laptop") {
+		t.Errorf("the guest was told %s", guest.out.String())
+	}
+	blocked := awaitEvent(t, file, "admin.blocked", "on_key", fingerprint(w.key), "by", "olivia", "reason", "lost laptop", "guests", 1.0)
+	if blocked["until"] == nil {
+		t.Errorf("no end: %v", blocked)
+	}
+	refused := func() {
+		t.Helper()
+		for _, args := range [][]string{{w.target(), "true"}, {"-W", "task-1:22", "-l", "somebody", "127.0.0.1"}} {
+			if text := fails(t, w.command("ssh", args...)); strings.Contains(text, "block") {
+				t.Errorf("a guest who is refused learns %q", text)
+			}
+		}
+	}
+	refused()
+	refusal := awaitEvent(t, file, "guest.refused", "user", "task-1")
+	if reason := refusal["reason"].(string); !strings.Contains(reason, "lost laptop") && !strings.Contains(reason, "no key that was offered") {
+		t.Errorf("the audit stream says %s", reason)
+	}
+	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
+	<-w.gateway.done
+	w.gateway = w.startGateway()
+	poll(t, func() bool { return strings.Contains(w.mustAdmin("ls"), "task-1") }, func() string { return "the agent does not come back" })
+	refused()
+	out = w.mustAdmin("block")
+	if !regexp.MustCompile(`(?m)^key ` + regexp.QuoteMeta(fingerprint(w.key)) + ` .* in (1h0m|59m\d+s) +olivia +lost laptop$`).MatchString(out) {
+		t.Errorf("block lists\n%s", out)
+	}
+	w.mustAdmin("unblock", "--key", fingerprint(w.key))
+	awaitEvent(t, file, "admin.unblocked", "on_key", fingerprint(w.key))
+	if out := w.run("echo back"); out != "back\n" {
+		t.Errorf("the guest does not come back: %s", out)
+	}
+	if out, err := w.admin("unblock", "--key", fingerprint(w.key)); exitCode(err) != 1 || !strings.Contains(out, "no such block") {
+		t.Errorf("unblocked twice: %v, %s", err, out)
+	}
+}
+
+// TestBlockIdentityAndTask refuses a name, whatever its key, and a task.
+func TestBlockIdentityAndTask(t *testing.T) {
+	w := newWorld(t)
+	w.startAgent(nil)
+	w.mustAdmin("block", "--identity", "ALICE")
+	fails(t, w.command("ssh", w.target(), "true"))
+	jump := []string{"-W", "task-1:22", "-l", "somebody", "127.0.0.1"}
+	fails(t, w.command("ssh", jump...))
+	w.mustAdmin("unblock", "--identity", "alice")
+	w.run("true")
+
+	w.mustAdmin("block", "--task", "task-1", "--reason", "incident 7")
+	fails(t, w.command("ssh", w.target(), "true"))
+	newer := spawn(t, []string{"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
+		"stagedoor-agent", "connect", "--dir", w.home)
+	if status := newer.wait(); status != 6 || !strings.Contains(newer.out.String(), "has blocked task task-1: incident 7") {
+		t.Errorf("the agent ended with %d: %s", status, newer.out.String())
+	}
+	w.mustAdmin("unblock", "--task", "task-1")
+	w.startAgent(nil)
+	w.run("true")
 }
 
 // TestAuditJump reads of jumps, and of one that was refused, in the audit stream.
