@@ -14,7 +14,7 @@ const accountsWait = 5 * time.Second
 
 // accounts are those on forges whose keys the grant lets in.
 func (s *Server) accounts() []forge.Account {
-	return forge.OfGrant(auth.Task{ID: s.Task, Grant: s.Grant})
+	return forge.OfGrant(auth.Task{Grant: s.Grant})
 }
 
 // namesAccounts tells whether the keys of one of them can be looked up here.

@@ -47,8 +47,12 @@ import (
 type Agent struct {
 	// Gateway is the gateway's HTTPS address, as tunnel.ParseGateway takes it: host, host:port (443) or a URL.
 	Gateway string
-	// Token is the host token. It names the task and carries the grant.
+	// Token is the host token. It names the task and carries the grant; or it is the ID token of a CI provider. From that the
+	// gateway derives the task, and the grant is for the person behind the run: the account that the token names.
 	Token string
+	// NewToken, when set, is asked for an ID token where there is no Token, and for another when that has expired unused. It is
+	// never called twice at once.
+	NewToken func(context.Context) (string, error)
 	// TLSConfig is used towards the gateway; nil trusts the system's roots.
 	TLSConfig *tls.Config
 	// StateDir keeps the agent's keys between runs, for this user alone; empty makes fresh ones for each run. A gateway takes an
@@ -89,10 +93,12 @@ type Agent struct {
 
 	server Server
 
-	up bool // a tunnel is; onState alone uses it
+	up   bool        // a tunnel is; onState alone uses it
+	fail func(error) // ends Run
 
-	mu      sync.Mutex // guards renewal
-	renewal string     // the credential for coming back; empty before the first Welcome
+	mu       sync.Mutex // guards what follows, and Token once Run was called
+	renewal  string     // the credential for coming back; empty before the first Welcome
+	newToken time.Time  // when NewToken was asked last
 }
 
 // Registration says how guests reach a registered host.
@@ -118,12 +124,9 @@ type Registration struct {
 // Run serves guests until ctx ends or the gateway refuses the host for good. It returns ctx.Err() or an error that wraps the
 // *tunnel.Refusal. All sessions have ended and their processes are gone when it returns. Run may be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	if a.Token == "" {
-		return errors.New("agent: no token: access to a host is opt-in")
-	}
-	token, err := auth.DecodeToken(a.Token)
+	token, err := a.firstToken(ctx)
 	if err != nil {
-		return fmt.Errorf("agent: host token: %w", err)
+		return err
 	}
 	hostKey, agentKey, err := a.keys()
 	if err != nil {
@@ -136,10 +139,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.server.Close()
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch.Go(func() { a.server.watchAccounts(ctx) })
-	return a.keep(ctx, &tunnel.Dialer{
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.fail = cancel
+	watch.Go(func() { a.server.watchAccounts(inner) })
+	err = a.keep(inner, &tunnel.Dialer{
 		Gateway:   a.Gateway,
 		TLSConfig: a.TLSConfig,
 		Key:       agentKey,
@@ -147,16 +151,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		OnState:   a.onState,
 		Logger:    a.server.logger(),
 	})
-}
-
-// keep keeps the tunnel up. A gateway that has lost the key of its renewal credentials is shown the token once more.
-func (a *Agent) keep(ctx context.Context, d *tunnel.Dialer) error {
-	serve := func(l net.Listener) error { return a.server.Serve(l) }
-	err := d.Keep(ctx, serve)
-	if r, ok := errors.AsType[*tunnel.Refusal](err); ok && r.Code == tunnel.CodeBadToken && a.dropRenewal() {
-		err = d.Keep(ctx, serve)
+	if ctx.Err() == nil && inner.Err() != nil {
+		return context.Cause(inner)
 	}
 	return err
+}
+
+// keep keeps the tunnel up. A gateway that has lost the key of its renewal credentials is shown the token once more, or a new one.
+func (a *Agent) keep(ctx context.Context, d *tunnel.Dialer) error {
+	for {
+		err := d.Keep(ctx, func(l net.Listener) error { return a.server.Serve(l) })
+		r, ok := errors.AsType[*tunnel.Refusal](err)
+		if !ok || !a.mayComeAgain(ctx, r) {
+			return err
+		}
+	}
 }
 
 // keys returns the host key that was given, and loads the others from the state directory, or makes them.
@@ -191,6 +200,7 @@ func (a *Agent) ownHostKey() (ssh.Signer, error) {
 func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s := &a.server
 	s.Task, s.Grant, s.EndToEndOnly = token.Task, &token.Grant, a.EndToEndOnly
+	s.taskLater = token.Task == ""
 	s.HostKey, s.HostCertificate = hostKey, a.HostCertificate
 	s.Forges = a.Forges
 	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
@@ -229,6 +239,10 @@ func (a *Agent) onState(s tunnel.State) {
 	log := a.server.logger()
 	switch s.Kind {
 	case tunnel.StateConnected:
+		if err := a.registeredAs(s.Welcome.Task); err != nil {
+			a.fail(err)
+			return
+		}
 		a.up = true
 		a.mu.Lock()
 		a.renewal = s.Welcome.Renewal

@@ -61,11 +61,11 @@ func (e *environ) remove(pattern string) {
 }
 
 // taskEnviron returns what of the task's environment is passed on: everything but Stagedoor's own variables, which hold the
-// token, and those that described the terminal, connection or shell that the agent was started from.
+// token, those by which a job gets ID tokens from its CI provider, and those that described the terminal, connection or shell that the agent was started from.
 func taskEnviron(env []string) environ {
 	e := slices.Clone(environ(env))
 	for _, name := range []string{
-		"STAGEDOOR*", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_ORIGINAL_COMMAND",
+		"STAGEDOOR*", "ACTIONS_ID_TOKEN_REQUEST_*", "CIRCLE_OIDC_TOKEN*", "BUILDKITE_AGENT_ACCESS_TOKEN", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_ORIGINAL_COMMAND",
 		"COLUMNS", "LINES", "TERMCAP", "TMUX", "TMUX_PANE", "STY", "WINDOW", "SHLVL", "OLDPWD", "_",
 	} {
 		e.remove(name)

@@ -66,6 +66,8 @@ type Server struct {
 	// Now is the clock that grants are judged by; nil means time.Now.
 	Now func() time.Time
 
+	taskLater bool // Task is set before the first Serve, but after setup
+
 	prepare sync.Once
 	host    *host // set by prepare
 	hostErr error
@@ -150,8 +152,11 @@ func (s *Server) setup() error {
 }
 
 func (s *Server) lookUp() (*host, error) {
-	if s.Task == "" {
+	switch {
+	case s.Task == "" && !s.taskLater:
 		return nil, errors.New("agent: the server has no task")
+	case s.taskLater && s.HostCertificate != nil:
+		return nil, errors.New("agent: a host certificate is for a task whose name is known: it needs a host token that names it")
 	}
 	if err := s.checkHostKey(s.now()); err != nil {
 		return nil, err

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/issuer"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -36,7 +38,7 @@ type admission struct {
 // admit judges an agent, claims its task and publishes its tunnel.
 func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello) (_ tunnel.Welcome, err error) {
 	a.asked = h.Task
-	if a.reg, err = a.s.judge(a.settings, h); err != nil {
+	if a.reg, err = a.s.judge(ctx, a.settings, h); err != nil {
 		return tunnel.Welcome{}, err
 	}
 	a.reg.accounts = lookUpAccounts(ctx, a.log, a.settings.Forges, auth.Task{ID: a.reg.task, Grant: a.reg.grant})
@@ -96,17 +98,17 @@ func (s *Server) hostRefused(log *slog.Logger, err error) {
 
 // judge decides whether an agent may host the task that it names. Its errors
 // are [tunnel.Refusal]s, made for the person who runs the job.
-func (s *Server) judge(settings *Settings, h tunnel.Hello) (registration, error) {
+func (s *Server) judge(ctx context.Context, settings *Settings, h tunnel.Hello) (registration, error) {
 	var none registration
 	if s.stopped() {
 		return none, &tunnel.Refusal{Code: tunnel.CodeDraining, Message: "this gateway is shutting down", Retry: true}
 	}
-	reg, err := credentials(settings, h)
+	reg, err := s.credentials(ctx, settings, h)
 	if err != nil {
 		return none, refusalFor(err)
 	}
 	task, err := auth.ParseTaskID(h.Task)
-	if err != nil || task != reg.task {
+	if (h.Task != "" || !reg.derived) && (err != nil || task != reg.task) {
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: fmt.Sprintf("the token is for task %q, not for %q", reg.task, h.Task)}
 	}
 	if reg.hostKey, err = parseHostKey(h.HostKey); err != nil {
@@ -156,11 +158,17 @@ func parseHostKey(raw []byte) (ssh.PublicKey, error) {
 
 // credentials verifies the token of a new agent, or what the gateway gave to
 // one that comes back.
-func credentials(settings *Settings, h tunnel.Hello) (registration, error) {
+func (s *Server) credentials(ctx context.Context, settings *Settings, h tunnel.Hello) (registration, error) {
+	if h.Renewal == "" && settings.Issuers.Issues(h.Token) {
+		return s.idToken(ctx, settings, h.Token)
+	}
 	if h.Renewal == "" {
 		t, err := settings.Tokens.Verify(h.Token)
 		if err != nil {
 			return registration{}, err
+		}
+		if provider := settings.Issuers.Provider(t.Task); provider != "" {
+			return registration{}, fmt.Errorf("%w: names like %q are kept for the jobs of %s, which have tokens of their own: give the task another", auth.ErrTokenInvalid, t.Task, provider)
 		}
 		return registration{
 			task: t.Task, grant: &t.Grant, generation: t.IssuedAt, deadline: t.Grant.Until,
@@ -178,7 +186,28 @@ func credentials(settings *Settings, h tunnel.Hello) (registration, error) {
 	return registration{task: r.Task, grant: &r.Grant, generation: r.IssuedAt, deadline: r.Deadline}, nil
 }
 
+// idToken verifies what a CI provider gave its job. The task is derived from what
+// it says, and the person behind the run may enter.
+func (s *Server) idToken(ctx context.Context, settings *Settings, raw string) (registration, error) {
+	id, err := settings.Issuers.Verify(ctx, raw)
+	if err != nil {
+		return registration{}, err
+	}
+	grant := &auth.Grant{}
+	if account := forge.Account(id.Actor).String(); id.Actor.ID != 0 && auth.CheckAccount(account) == nil {
+		grant.Accounts = []string{account}
+	}
+	s.log.Info("ID token accepted", "task", string(id.Task), "provider", id.Provider, "accounts", grant.Accounts)
+	return registration{
+		task: id.Task, derived: true, grant: grant, generation: id.IssuedAt,
+		token: newTokenID("issuer "+id.Issuer, id.ID), tokenUntil: id.Expires,
+	}, nil
+}
+
 func refusalFor(err error) *tunnel.Refusal {
+	if errors.Is(err, issuer.ErrUnavailable) {
+		return &tunnel.Refusal{Code: tunnel.CodeUnavailable, Message: err.Error(), Retry: true}
+	}
 	code := tunnel.CodeBadToken
 	if errors.Is(err, auth.ErrTokenExpired) {
 		code = tunnel.CodeExpired
@@ -264,6 +293,7 @@ func welcomeHost(settings *Settings, reg registration) (tunnel.Welcome, error) {
 	return tunnel.Welcome{
 		Policy:   policy,
 		Address:  settings.Address,
+		Task:     string(reg.task),
 		CA:       reg.ca.PublicKey().Marshal(),
 		Deadline: reg.deadline,
 		Renewal:  renewal,

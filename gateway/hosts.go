@@ -47,6 +47,7 @@ type registration struct {
 	ca           ssh.Signer       // whose certificates the agent believes: it was named in its welcome
 	policy       *ssh.Permissions // which its welcome told
 	endToEndOnly bool
+	derived      bool      // the task is, from a token that does not name it
 	remote       string    // where the agent came from
 	since        time.Time // when that was
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/issuer"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -38,6 +39,11 @@ type Settings struct {
 
 	// Tokens decides which hosts may register.
 	Tokens *auth.TokenVerifier
+
+	// Issuers are CI providers whose ID tokens are taken for host tokens. Tasks that
+	// are derived from those are closed to Tokens. The caller closes it after the
+	// gateway. Nil: none.
+	Issuers *issuer.Set
 
 	// Guests decides who may enter which task.
 	Guests auth.Authorizer

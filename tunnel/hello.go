@@ -23,7 +23,7 @@ const signatureContext = "stagedoor tunnel hello 1\x00"
 // A Hello is what an agent says first: who it is, and why it may come in.
 type Hello struct {
 	Version      int               `json:"version"`                   // 1; filled in by Dial
-	Task         string            `json:"task"`                      // the task that the agent serves, at most 255 bytes
+	Task         string            `json:"task"`                      // the task that the agent serves, at most 255 bytes; may be empty beside a token that does not name it
 	Token        string            `json:"token,omitempty"`           // host token; exactly one of Token and Renewal is set
 	Renewal      string            `json:"renewal,omitempty"`         // what an earlier Welcome gave
 	AgentKey     ed25519.PublicKey `json:"agent_key"`                 // the same agent, however often it dials; filled in by Dial
@@ -36,7 +36,7 @@ type Hello struct {
 // check reports what a Hello must not be, on both sides.
 func (h *Hello) check() error {
 	switch {
-	case h.Task == "" || len(h.Task) > 255 || !printable(h.Task):
+	case h.Task == "" && h.Token == "" || len(h.Task) > 255 || !printable(h.Task):
 		return errors.New("hello: the task is empty, too long or not printable")
 	case (h.Token == "") == (h.Renewal == ""):
 		return errors.New("hello: needs either a token or a renewal")
@@ -115,6 +115,7 @@ type Welcome struct {
 	Deadline time.Time `json:"deadline,omitzero"` // hard end of the task's registration; zero: none
 	Policy   []byte    `json:"policy,omitempty"`  // what the operator permits guests at most, which the agent holds end-to-end guests to; opaque here
 	Renewal  string    `json:"renewal,omitempty"` // credential for coming back
+	Task     string    `json:"task,omitempty"`    // the task that was registered, opaque here: for an agent whose token does not name it
 	Now      time.Time `json:"now,omitzero"`      // the gateway's clock, as agents' clocks are often wrong; filled in by Accept when zero
 }
 

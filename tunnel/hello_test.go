@@ -80,7 +80,7 @@ func TestHelloLimits(t *testing.T) {
 		many[strings.Repeat("k", i+1)] = ""
 	}
 	for name, change := range map[string]func(*Hello){
-		"no task":            func(h *Hello) { h.Task = "" },
+		"no task":            func(h *Hello) { h.Task, h.Token, h.Renewal = "", "", "renewal" },
 		"a long task":        func(h *Hello) { h.Task = strings.Repeat("x", 256) },
 		"an unprintable one": func(h *Hello) { h.Task = "a\x1b[2J" },
 		"no credential":      func(h *Hello) { h.Token = "" },

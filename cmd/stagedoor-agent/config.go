@@ -19,6 +19,7 @@ import (
 type config struct {
 	gateway, gatewayFile string
 	token, tokenFile     string
+	audience             string
 	caFile               string
 	dir, shell           string
 	loginShell           bool
@@ -40,6 +41,7 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.gatewayFile, "gateway-file", "", "`file` with that address")
 	f.StringVar(&c.token, "token", "", "the host `token`; every user of this machine can read it in the list of processes, so prefer the variable or a file")
 	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the host token")
+	f.StringVar(&c.audience, "audience", "", "audience of the ID token to ask a CI provider for (default https://HOST of the gateway)")
 	f.StringVar(&c.caFile, "ca-file", "", "`file` with the certificates to trust, in the place of the system's (PEM)")
 	f.StringVar(&c.dir, "dir", "", "`directory` where sessions start (default the current one)")
 	f.StringVar(&c.shell, "shell", "", "`path` of the guests' shell (default the user's login shell, bash or sh)")

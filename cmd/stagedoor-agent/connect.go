@@ -42,7 +42,13 @@ gateway shows. Guests whom the token gives no key cannot use it. The keys of
 accounts that the token names (github:alice) are looked up from here for them; the
 log says where that cannot be done.
 
-Access is opt-in: without a token, connect says so and ends with status 0, so
+Without a token of its own, a job of GitHub Actions, GitLab CI, Buildkite or
+CircleCI shows the ID token that its provider gives it, if the gateway accepts
+those: the gateway names the task then, and lets in whoever set off the run, by
+the keys of their account. A job that may not have such a token is told what to
+change, and connect ends with status 0.
+
+Access is opt-in: without any token, connect says so and ends with status 0, so
 that the same CI step does for every task.
 
 Every flag can be a variable instead, STAGEDOOR_TOKEN for --token. Guests'
@@ -78,7 +84,8 @@ func newConnectCommand() *cobra.Command {
 }
 
 func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
-	if c.token == "" {
+	provider := currentProvider()
+	if c.token == "" && (provider == nil || c.gateway == "") {
 		fmt.Fprintln(stderr, "stagedoor-agent: no token (STAGEDOOR_TOKEN), so nobody gets access to this task")
 		return nil
 	}
@@ -97,13 +104,38 @@ func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	defer host.Forges.Close()
 	host.Registered = (&announcer{stdout: stdout, stderr: stderr}).registered
+	if c.token == "" {
+		host.NewToken = c.newToken(provider)
+	}
 	// Whatever this process starts has no business with it.
 	os.Unsetenv("STAGEDOOR_TOKEN")
 	err = host.Run(ctx)
+	if missing, ok := errors.AsType[noPermission](err); ok {
+		fmt.Fprintf(stderr, "stagedoor-agent: nobody gets access to this task: %s\n", string(missing))
+		return nil
+	}
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
 	}
 	return withStatus(err)
+}
+
+// newToken asks a provider.
+func (c *config) newToken(p *provider) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		audience := c.audience
+		if audience == "" {
+			var err error
+			if audience, err = audienceOf(c.gateway); err != nil {
+				return "", err
+			}
+		}
+		token, err := p.token(ctx, audience)
+		if err != nil {
+			return "", fmt.Errorf("token of %s: %w", p.name, err)
+		}
+		return token, nil
+	}
 }
 
 func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
@@ -146,7 +178,8 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 	return a, err
 }
 
-// resolver knows the public forges and those of --forge.
+// resolver knows the public forges, unless --forge says otherwise of their names,
+// and those of --forge.
 func (c *config) resolver() (*forge.Resolver, error) {
 	forges := forge.PublicForges()
 	for _, name := range slices.Sorted(maps.Keys(c.forges)) {
@@ -154,6 +187,7 @@ func (c *config) resolver() (*forge.Resolver, error) {
 		if url == "" {
 			url = "https://" + name
 		}
+		forges = slices.DeleteFunc(forges, func(f forge.Forge) bool { return f.Name == name })
 		forges = append(forges, forge.Forge{Name: name, Kind: forge.Kind(kind), URL: url})
 	}
 	resolver, err := forge.New(forge.Config{Forges: forges})

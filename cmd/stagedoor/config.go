@@ -64,6 +64,17 @@ type Private struct {
 type Hosts struct {
 	TokenKeys []string `yaml:"token_keys" kind:"path" help:"public keys or shared secrets that host tokens are verified with"`
 	Audience  string   `yaml:"audience" help:"audience that host tokens must name"`
+	Issuers   []Issuer `yaml:"issuers" help:"CI providers whose ID tokens are taken for host tokens"`
+}
+
+// Issuer is a CI provider. It is written in the file alone.
+type Issuer struct {
+	Profile  string              `yaml:"profile"`
+	URL      string              `yaml:"url"`
+	Issuer   string              `yaml:"issuer"`
+	Audience string              `yaml:"audience"`
+	Require  map[string][]string `yaml:"require"`
+	Task     string              `yaml:"task"`
 }
 
 // Guests says who may enter tasks beside those that a task's token names, and

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/issuer"
+	"github.com/stagedoor/stagedoor/auth/jwks"
 	"github.com/stagedoor/stagedoor/auth/webhook"
 )
 
@@ -25,6 +28,7 @@ type partners struct {
 	log     *slog.Logger // nil: none
 	forges  kept[*forge.Resolver]
 	webhook kept[*webhook.Webhook]
+	issuers kept[*issuer.Set]
 }
 
 // kept is something that was made of a configuration.
@@ -57,6 +61,7 @@ func (k *kept[T]) close() {
 func (p *partners) close() {
 	p.forges.close()
 	p.webhook.close()
+	p.issuers.close()
 }
 
 // roots are whom partners are vouched for by: the system's, and those of a file.
@@ -212,4 +217,66 @@ func (c *Config) webhookAuthorities(r *report) (keys []ssh.PublicKey) {
 		keys = append(keys, list.PublicKeys()...)
 	}
 	return keys
+}
+
+// issuers makes the CI providers whose ID tokens count, nil if there is none. None
+// is asked for anything yet: one that is down must not keep the gateway from
+// starting.
+func (c *Config) issuers(r *report, p *partners, roots *x509.CertPool) *issuer.Set {
+	if len(c.Hosts.Issuers) == 0 {
+		return nil
+	}
+	of := fmt.Sprintf("%q %q %+q", c.CAFile, c.Domain, c.Hosts.Issuers)
+	set, err := p.issuers.get(of, func() (*issuer.Set, func(), error) {
+		var verifiers []*issuer.Verifier
+		for i, one := range c.Hosts.Issuers {
+			v, err := c.verifier(one, &issuer.Options{Keys: jwks.Options{RootCAs: roots, Logger: p.log}})
+			if err != nil {
+				r.addItem("hosts.issuers", i, "%v", err)
+				continue
+			}
+			verifiers = append(verifiers, v)
+		}
+		set, err := issuer.NewSet(verifiers...)
+		if err == nil && len(verifiers) < len(c.Hosts.Issuers) {
+			err = errors.New("not all can be used")
+		}
+		if err != nil {
+			for _, v := range verifiers {
+				v.Close()
+			}
+			return nil, nil, err
+		}
+		return set, set.Close, nil
+	})
+	if err != nil {
+		r.add("hosts.issuers", "%v", err)
+	}
+	return set
+}
+
+// verifier completes what is configured by the profile.
+func (c *Config) verifier(one Issuer, o *issuer.Options) (*issuer.Verifier, error) {
+	profile, err := issuer.Named(one.Profile, one.URL)
+	if err != nil {
+		return nil, err
+	}
+	if one.Issuer != "" {
+		profile.Issuer = one.Issuer
+	}
+	if one.Task != "" {
+		profile.Task = one.Task
+	}
+	if one.Require != nil {
+		profile.Require = one.Require
+	}
+	audience := one.Audience
+	switch {
+	case audience != "":
+	case one.Profile == "circleci":
+		audience = one.URL // the organization, which CircleCI puts there by itself
+	case c.Domain != "":
+		audience = "https://" + c.Domain
+	}
+	return issuer.New(profile, audience, o)
 }

@@ -57,6 +57,7 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Tokens:       c.tokens(r, keys),
 		Guests:       c.guests(r, forges, c.webhook(r, partners, roots)),
 		Forges:       forges,
+		Issuers:      c.issuers(r, partners, roots),
 		Policy:       c.mostPermissions(),
 		Address:      c.address(),
 		Limits:       c.Limits.forGateway(),
