@@ -44,6 +44,7 @@ import (
 type AuthorizedKeys struct {
 	Now func() time.Time // the clock for expiry-time=; nil: time.Now
 
+	name        string
 	entries     []*authorizedKey
 	byKey       map[string][]*authorizedKey // by wire format
 	byAuthority map[string][]*authorizedKey // the lines with cert-authority
@@ -63,7 +64,7 @@ type authorizedKey struct {
 // what errors call it. The error lists every line that is wrong, as name:line:
 // what; then nothing of the file may be used.
 func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
-	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
+	a := &AuthorizedKeys{name: name, byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
 	var errs []error
 	number := 0
 	for line := range bytes.Lines(data) {
@@ -99,6 +100,9 @@ func (a *AuthorizedKeys) add(entry *authorizedKey) {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: from=: host names are not resolved, so %q matches nobody: use addresses", entry.where, name))
 	}
 }
+
+// Source is what the file was called when it was read.
+func (a *AuthorizedKeys) Source() string { return a.name }
 
 // Warnings returns what the reader of the file should know: lines that are
 // valid but do less than they seem to.

@@ -76,6 +76,15 @@ func (s *Server) AdminHandler() http.Handler {
 			answer(w, result, err)
 		})
 	}
+	mux.HandleFunc("POST "+AdminExplainPath, func(w http.ResponseWriter, r *http.Request) {
+		var ask ExplainRequest
+		if err := decode(w, r, &ask); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		explanation, err := s.adminExplain(r.Context(), ask)
+		answer(w, explanation, err)
+	})
 	return mux
 }
 

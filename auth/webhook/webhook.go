@@ -275,6 +275,9 @@ func (w *Webhook) Authorize(ctx context.Context, id auth.Identity, task auth.Tas
 	return a.permissions(limit, q.fallbackName(), w.config.Now())
 }
 
+// Source names the webhook to its operator.
+func (w *Webhook) Source() string { return "webhook at " + w.url.Host }
+
 // answerTo returns a remembered answer, or asks. Refusals are answers.
 func (w *Webhook) answerTo(ctx context.Context, q *question) (*answer, error) {
 	key := q.cacheKey()

@@ -81,14 +81,19 @@ func (a *adminCommand) ask(path string, question, v any) (done bool, err error) 
 		return false, err
 	}
 	if a.json {
-		var pretty bytes.Buffer
-		if err := json.Indent(&pretty, data, "", "  "); err != nil {
-			return false, err
-		}
-		_, err := pretty.WriteTo(a.out)
-		return true, err
+		return true, printJSON(a.out, json.RawMessage(data))
 	}
 	return false, json.Unmarshal(data, v)
+}
+
+// printJSON prints v for programs, and for people who look over their shoulders.
+func printJSON(w io.Writer, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", data)
+	return err
 }
 
 // maxAnswer bounds what is read: some 10,000 guests.

@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		newKickCommand(),
 		newBlockCommand(),
 		newUnblockCommand(),
+		newExplainCommand(),
 		cli.UntilSignal(newProxyCommand()),
 		cli.UntilSignal(newTryCommand()),
 		cli.VersionCommand("stagedoor", version.String()),

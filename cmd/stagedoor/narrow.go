@@ -29,6 +29,9 @@ type narrowed struct {
 	most *ssh.Permissions
 }
 
+// Unwrap returns the Authorizer below, for who asks what each one says.
+func (n narrowed) Unwrap() auth.Authorizer { return n.Authorizer }
+
 // noTouchRequired is an option of security keys that permits nothing, so that
 // narrowing has to leave it alone.
 const noTouchRequired = "no-touch-required"

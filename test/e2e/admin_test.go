@@ -418,6 +418,72 @@ func TestBlockIdentityAndTask(t *testing.T) {
 	w.run("true")
 }
 
+// TestExplain asks why somebody would or would not get in, and compares with what
+// ssh finds.
+func TestExplain(t *testing.T) {
+	dir := t.TempDir()
+	oscar := testenv.NewKey(t, dir, "oscar")
+	operators := lines(t, `from="192.0.2.0/24",no-pty,command="uptime" `+oscar.Line)
+	w := newWorld(t, "guests:", "  authorized_keys: ["+operators+"]", "  permissions: [pty, exec, sftp]")
+	explain := func(status int, args []string, want ...string) {
+		t.Helper()
+		out, err := w.admin(append([]string{"explain"}, args...)...)
+		if exitCode(err) != status {
+			t.Errorf("explain %q: %v, want status %d\n%s", args, err, status, out)
+		}
+		for _, want := range want {
+			if !regexp.MustCompile("(?m)^" + want + "$").MatchString(out) {
+				t.Errorf("explain %q lacks %s:\n%s", args, want, out)
+			}
+		}
+	}
+	alice := []string{"--task", "task-1", "--key", w.key.File + ".pub"}
+	explain(1, alice, "no    task task-1 is not registered: .*", "no    keys in the task's grant: .*", "", "Not let into task-1.")
+	if out, err := w.admin("explain", "--task", "task-1", "--key", fingerprint(w.key)); exitCode(err) != 1 || !strings.Contains(out, "give its .pub file") {
+		t.Errorf("an unknown fingerprint: %v, %s", err, out)
+	}
+
+	w.startAgent(nil)
+	print := regexp.QuoteMeta(fingerprint(w.key))
+	explain(0, alice, `yes   the key \(ssh-ed25519 `+print+`\) is of a kind that is taken`,
+		`note  the key, or its authority, is in the grants of these tasks: task-1`,
+		`note  no address was given .*`,
+		`yes   task task-1 is registered: its agent at 127.0.0.1:\d+ is connected for \d+s`,
+		`yes   keys in the task's grant: lets the key in as "alice"`,
+		`no    `+regexp.QuoteMeta(operators)+`: key is not authorized`,
+		`Let into task-1 as "alice".`, `May: exec, pty, sftp`)
+	explain(0, []string{"--task", "TASK-1", "--key", fingerprint(w.key), "--from", "127.0.0.1"}, `yes   connections from 127.0.0.1 are taken`)
+	w.run("true")
+
+	// Restrictions of an operator's key.
+	explain(1, []string{"--task", "task-1", "--key", oscar.File + ".pub", "--from", "127.0.0.1"},
+		`no    keys in the task's grant: .*`, `no    `+regexp.QuoteMeta(operators+":1")+`?.*`, "Not let into task-1.")
+	explain(0, []string{"--task", "task-1", "--key", oscar.File + ".pub", "--from", "192.0.2.7"},
+		`yes   `+regexp.QuoteMeta(operators)+`: lets the key in as "oscar"`, `Let into task-1 as "oscar".`, `May: exec, sftp`,
+		`Runs only: uptime`)
+	explain(1, []string{"--task", "task-2", "--key", oscar.File + ".pub", "--from", "192.0.2.7"},
+		`Would be let into task-2 as "oscar" once it is connected.`)
+
+	// Blocks, of each kind.
+	for _, c := range []struct {
+		block []string
+		want  string
+	}{
+		{[]string{"--identity", "alice"}, `no    the name "alice" is blocked by an operator since .* \(olivia\): because`},
+		{[]string{"--key", fingerprint(w.key)}, `no    the key is blocked by an operator since .* \(olivia\): because`},
+		{[]string{"--task", "task-1"}, `no    task task-1 is blocked by an operator since .* \(olivia\): because`},
+	} {
+		w.mustAdmin(append([]string{"block", "--reason", "because"}, c.block...)...)
+		explain(1, alice, c.want, "Not let into task-1.")
+		w.mustAdmin(append([]string{"unblock"}, c.block...)...)
+	}
+	var e gateway.Explanation
+	out, err := w.admin(append([]string{"explain", "--json"}, alice...)...)
+	if json.Unmarshal([]byte(out), &e) != nil || exitCode(err) != 1 || len(e.Steps) == 0 {
+		t.Errorf("--json: %v\n%s", err, out)
+	}
+}
+
 // TestAuditJump reads of jumps, and of one that was refused, in the audit stream.
 func TestAuditJump(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
