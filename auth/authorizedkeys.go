@@ -60,13 +60,22 @@ type authorizedKey struct {
 	options keyOptions
 }
 
+// maxWrongLines is how many mistakes are told of one file: with more of them it is
+// probably another kind of file.
+const maxWrongLines = 5
+
 // ParseAuthorizedKeys reads the contents of an authorized_keys file; name is
-// what errors call it. The error lists every line that is wrong, as name:line:
-// what; then nothing of the file may be used.
+// what errors call it. The error lists the first lines that are wrong, as
+// name:line: what, and no secret that was taken for a key; of a private key it
+// wraps [ErrPrivateKey]. Then nothing of the file may be used.
 func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
+	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
+	if IsPrivateKey(data) {
+		return nil, fmt.Errorf("%s: %w: give its public half, as in a .pub file", name, ErrPrivateKey)
+	}
 	a := &AuthorizedKeys{name: name, byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
 	var errs []error
-	number := 0
+	number, wrong := 0, 0
 	for line := range bytes.Lines(data) {
 		number++
 		text := strings.Trim(strings.TrimRight(string(line), "\r\n"), " \t")
@@ -76,11 +85,16 @@ func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
 		where := fmt.Sprintf("%s:%d", name, number)
 		entry, err := parseAuthorizedKey(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", where, plain(err)))
+			if wrong++; wrong <= maxWrongLines {
+				errs = append(errs, fmt.Errorf("%s: %w", where, plain(err)))
+			}
 			continue
 		}
 		entry.where = where
 		a.add(entry)
+	}
+	if more := wrong - maxWrongLines; more > 0 {
+		errs = append(errs, fmt.Errorf("%s: %d more lines are wrong", name, more))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -215,6 +229,19 @@ func startsWithKeyType(s string) bool {
 	return strings.HasPrefix(s, "ssh-") || strings.HasPrefix(s, "ecdsa-") || strings.HasPrefix(s, "sk-")
 }
 
+// keyTypes are those of [CheckKey].
+var keyTypes = []string{
+	ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256,
+	ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSA,
+}
+
+func quoteType(s string) string {
+	if slices.Contains(keyTypes, s) {
+		return fmt.Sprintf("%q", s)
+	}
+	return quoteWord(s)
+}
+
 // parseKeyFields reads: type base64 [comment]. The type must be the one that
 // the key itself names: x/crypto and sshd hold to that too, or options could
 // hide in its place.
@@ -230,10 +257,12 @@ func parseKeyFields(s string) (ssh.PublicKey, string, error) {
 	}
 	key, err := ssh.ParsePublicKey(wire)
 	if err != nil {
-		return nil, "", fmt.Errorf("key cannot be read (cut off while copying?): %w", err)
+		// x/crypto quotes what it takes for the type, which in the blob of a
+		// private key is the key.
+		return nil, "", errors.New("key cannot be read: it was cut off while copying, or is of a type that is not supported")
 	}
 	if key.Type() != keyType {
-		return nil, "", fmt.Errorf("line says %.64q, but its key is of type %q", keyType, key.Type())
+		return nil, "", fmt.Errorf("line says %s, but its key is of type %q", quoteType(keyType), key.Type())
 	}
 	if !bytes.Equal(key.Marshal(), wire) || strings.Contains(encoded, "\r") {
 		// A grant is searched for the key as it is written normally.

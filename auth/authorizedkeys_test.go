@@ -255,18 +255,17 @@ func TestLinesThatAreRefused(t *testing.T) {
 		"sk-ecdsa-sha2-nistp256@openssh.com " + stray:            "base64",
 		"ssh-rsa " + padded:                                      "usual form",
 		fields[0] + " " + fields[1][:40] + "\r" + fields[1][40:]: "usual form",
-		"ssh-ed25519":                         "no key on this line",
-		"no-pty":                              "no key on this line",
-		"no-pty ssh-ed25519":                  "no key on this line",
-		"ssh-ed25519 " + fields[1][:20]:       "cut off",
-		"ssh-ed25519 !!!!":                    "base64",
-		"ssh-rsa " + fields[1]:                `"ssh-rsa"`,
-		"restrict " + fields[1]:               "", // an option in the place of the type must not be lost
-		"no-pty restrict " + good:             "", // nor in that of a key
-		fields[1]:                             "",
-		line(cert, "alice"):                   "certificate",
-		"-----BEGIN OPENSSH PRIVATE KEY-----": "",
-		good[:len(good)-len(" alice")-4]:      "",
+		"ssh-ed25519":                    "no key on this line",
+		"no-pty":                         "no key on this line",
+		"no-pty ssh-ed25519":             "no key on this line",
+		"ssh-ed25519 " + fields[1][:20]:  "cut off",
+		"ssh-ed25519 !!!!":               "base64",
+		"ssh-rsa " + fields[1]:           `"ssh-rsa"`,
+		"restrict " + fields[1]:          "", // an option in the place of the type must not be lost
+		"no-pty restrict " + good:        "", // nor in that of a key
+		fields[1]:                        "",
+		line(cert, "alice"):              "certificate",
+		good[:len(good)-len(" alice")-4]: "",
 	} {
 		_, err := ParseAuthorizedKeys("keys", []byte("# a comment\n\n"+text+"\n"))
 		if err == nil || !strings.HasPrefix(err.Error(), "keys:3: ") || !strings.Contains(err.Error(), want) {

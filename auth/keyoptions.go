@@ -72,6 +72,7 @@ func (o *keyOptions) parse(s string) (rest string, err error) {
 // A keyOption is one option as written: name, or name="value".
 type keyOption struct {
 	name   string // lower case
+	text   string // the name as it is written
 	value  string
 	valued bool
 }
@@ -85,24 +86,25 @@ func cutOption(s string) (o keyOption, rest string, err error) {
 	if end < 0 {
 		end = len(s)
 	}
-	o.name = strings.ToLower(s[:end])
+	o.text = s[:end]
+	o.name = strings.ToLower(o.text)
 	rest = s[end:]
 	if o.name == "" || strings.Contains(o.name, `"`) {
-		return o, "", fmt.Errorf("%.64q is no option and no key type", s)
+		return o, "", errors.New("it begins with a quote, which is no option and no key type")
 	}
 	if !strings.HasPrefix(rest, "=") {
 		return o, rest, nil
 	}
 	o.valued = true
 	if !strings.HasPrefix(rest, `="`) {
-		return o, "", fmt.Errorf("option %.64q: its value must be in double quotes", o.name)
+		return o, "", fmt.Errorf("option %s: its value must be in double quotes", quoteWord(o.text))
 	}
 	o.value, rest, err = dequote(rest[len(`="`):])
 	if err != nil {
-		return o, "", fmt.Errorf("option %.64q: %w", o.name, err)
+		return o, "", fmt.Errorf("option %s: %w", quoteWord(o.text), err)
 	}
 	if rest != "" && rest[0] != ',' && !isBlank(rest[0]) {
-		return o, "", fmt.Errorf("option %.64q: a comma is missing after its value", o.name)
+		return o, "", fmt.Errorf("option %s: a comma is missing after its value", quoteWord(o.text))
 	}
 	return o, rest, nil
 }
@@ -133,12 +135,13 @@ func (o *keyOptions) apply(option keyOption) error {
 		return nil
 	}
 	if option.valued {
-		return fmt.Errorf("unknown option %.64q", option.name+"=")
+		return unknownOption(option.text + "=")
 	}
-	return o.applyFlag(option.name)
+	return o.applyFlag(option)
 }
 
-func (o *keyOptions) applyFlag(name string) error {
+func (o *keyOptions) applyFlag(option keyOption) error {
+	name := option.name
 	plain, off := strings.CutPrefix(name, "no-")
 	if extension, ok := keyFlags[plain]; ok {
 		o.set(extension, !off)
@@ -158,9 +161,13 @@ func (o *keyOptions) applyFlag(name string) error {
 	case name == "cert-authority":
 		o.authority = true
 	default:
-		return fmt.Errorf("unknown option %.64q", name)
+		return unknownOption(option.text)
 	}
 	return nil
+}
+
+func unknownOption(written string) error {
+	return fmt.Errorf("unknown option %s", quoteWord(written))
 }
 
 func (o *keyOptions) set(extension string, on bool) {
