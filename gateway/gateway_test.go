@@ -68,7 +68,9 @@ func newWorldWith(t *testing.T, o gateway.Options, change ...func(*gateway.Setti
 		f(&w.settings)
 	}
 	var err error
-	o.Logger = w.log.logger()
+	if o.Logger == nil {
+		o.Logger = w.log.logger()
+	}
 	w.server, err = gateway.New(w.settings, o)
 	if err != nil {
 		t.Fatal(err)

@@ -132,6 +132,7 @@ func (s *Server) watch(g *guest) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer s.recover("keepalive", g.raw)
 		g.keepAlive(ctx)
 	}()
 	return func() {

@@ -3,10 +3,12 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -56,8 +58,20 @@ func (s *Server) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{tunnel.ALPN, "http/1.1", "acme-tls/1"},
-		GetCertificate: s.settings.Load().Certificate,
+		GetCertificate: s.certificate,
 	}
+}
+
+// certificate is that of the settings. net/http would take a panic in it for one of
+// its own business, and not tell.
+func (s *Server) certificate(hello *tls.ClientHelloInfo) (c *tls.Certificate, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked("certificate", v, debug.Stack())
+			c, err = nil, errors.New("internal error")
+		}
+	}()
+	return s.settings.Load().Certificate(hello)
 }
 
 // recordHandshake is the first byte of every TLS connection (RFC 8446 §5.1).
@@ -100,7 +114,7 @@ func (p *peekedConn) Read(b []byte) (int, error) {
 // connections that negotiate the tunnel's ALPN to serveTunnel.
 func (s *Server) newWebServer() *http.Server {
 	return &http.Server{
-		Handler:           excuse(s.webHandler()),
+		Handler:           s.guard(s.webHandler()),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -128,13 +142,15 @@ func connOf(c net.Conn) *conn {
 	return c.(*tls.Conn).NetConn().(*peekedConn).conn
 }
 
-// excuse has no connection pay for not signing in that came for one of our pages.
-// Tunnels and guests are judged by how they sign in.
-func excuse(mux *http.ServeMux) http.Handler {
+// guard has no connection pay for not signing in that came for one of our pages:
+// tunnels and guests are judged by how they sign in. A defect ends one connection.
+func (s *Server) guard(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*conn)
+		defer s.recover("request", c)
 		_, page := mux.Handler(r)
 		if page != "" && r.URL.Path != tunnel.WebSocketPath && r.URL.Path != GuestWebSocketPath {
-			r.Context().Value(connKey{}).(*conn).blame(noOffence)
+			c.blame(noOffence)
 		}
 		mux.ServeHTTP(w, r)
 	})

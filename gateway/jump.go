@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,8 +187,8 @@ func (r *relay) run(ctx context.Context, reqs <-chan *ssh.Request, log *slog.Log
 // unless the host has ended, as the host does by closing.
 func (r *relay) pass(ctx context.Context, reqs <-chan *ssh.Request) {
 	toHost, toGuest, closed := make(chan error, 1), make(chan error, 1), make(chan struct{})
-	go func() { toHost <- r.toHost() }()
-	go func() { toGuest <- r.toGuest() }()
+	go func() { toHost <- r.rescued(r.toHost) }()
+	go func() { toGuest <- r.rescued(r.toGuest) }()
 	go func() {
 		defer close(closed)
 		ssh.DiscardRequests(reqs)
@@ -217,6 +219,18 @@ func (r *relay) pass(ctx context.Context, reqs <-chan *ssh.Request) {
 			r.cut()
 		}
 	}
+}
+
+// rescued keeps a defect in one direction from ending more than this jump.
+func (r *relay) rescued(pass func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.cut()
+			r.s.panicked("jump", v, debug.Stack())
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return pass()
 }
 
 // toHost passes on what the guest sends, until it has ended.
