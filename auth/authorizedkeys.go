@@ -69,7 +69,6 @@ const maxWrongLines = 5
 // name:line: what, and no secret that was taken for a key; of a private key it
 // wraps [ErrPrivateKey]. Then nothing of the file may be used.
 func ParseAuthorizedKeys(name string, data []byte) (*AuthorizedKeys, error) {
-	a := &AuthorizedKeys{byKey: map[string][]*authorizedKey{}, byAuthority: map[string][]*authorizedKey{}}
 	if IsPrivateKey(data) {
 		return nil, fmt.Errorf("%s: %w: give its public half, as in a .pub file", name, ErrPrivateKey)
 	}
