@@ -117,6 +117,10 @@ func (s *Server) judge(ctx context.Context, settings *Settings, h tunnel.Hello) 
 	if reg.keys, err = grantKeys(reg.grant); err != nil {
 		return none, &tunnel.Refusal{Code: tunnel.CodeBadToken, Message: err.Error()}
 	}
+	if !reg.deadline.IsZero() && !time.Now().Before(reg.deadline) {
+		return none, &tunnel.Refusal{Code: tunnel.CodeExpired, Message: fmt.Sprintf("the time of task %s is over since %s (until, in its grant)",
+			reg.task, reg.deadline.UTC().Format(time.RFC3339))}
+	}
 	reg.agentKey = h.AgentKey
 	reg.ca, reg.policy = settings.CA, settings.Policy
 	reg.endToEndOnly = h.EndToEndOnly

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -31,6 +33,7 @@ type host struct {
 	current *tunnel.Tunnel // nil while the agent is dialling again
 	arrived chan struct{}  // closed when current is set
 	tunnels map[*tunnel.Tunnel]registry.Claim
+	left    bool        // the agent said that it does not come back
 	forget  *time.Timer // runs while there is no tunnel
 }
 
@@ -75,16 +78,22 @@ func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 	}
 	if err == nil { // else the agent went before it was welcomed
 		defer t.Close()
-		s.keepTunnel(a.log, t, a.reg, a.claim)
-		err = t.Err()
+		err = s.keepTunnel(a.log, t, a.reg, a.claim)
 	}
 	a.cause = err
 	a.log.Info("tunnel ended", "reason", err)
 }
 
-// keepTunnel returns when the tunnel has ended, was replaced, or is past its
-// deadline.
-func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration, claim registry.Claim) {
+// Why the gateway ends a tunnel.
+var (
+	errAgentLeft     = errors.New("the agent has stopped")
+	errTimeOver      = errors.New("the task's deadline has come")
+	errAgentReplaced = errors.New("another tunnel has taken its place")
+)
+
+// keepTunnel returns when the tunnel has ended, its agent leaves or was replaced,
+// or the task is past its deadline. It says which.
+func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration, claim registry.Claim) error {
 	var over <-chan time.Time
 	if !reg.deadline.IsZero() {
 		timer := time.NewTimer(time.Until(reg.deadline))
@@ -98,20 +107,42 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 	for {
 		select {
 		case <-t.Done():
-			return
+			return t.Err()
 		case <-s.ctx.Done():
-			return
+			return ErrClosed
 		case <-over:
-			log.Info("the task's deadline has come") // the agent learns it when it dials again
-			return
+			s.endTask(t, reg.task)
+			return errTimeOver
 		case <-claim.Lost():
 			s.retire(log, t, reg)
-			return
-		case _, ok := <-messages:
+			return errAgentReplaced
+		case m, ok := <-messages:
 			if !ok {
 				messages = nil // the tunnel is ending: Done follows
 			}
+			if m.Type == tunnel.TypeBye {
+				s.leave(reg.task, t)
+				return errAgentLeft
+			}
 		}
+	}
+}
+
+// endTask tells the guests of a task, and then its agent, that its time is over.
+func (s *Server) endTask(t *tunnel.Tunnel, task auth.TaskID) {
+	why := fmt.Sprintf("the time of task %s is over", task)
+	s.leave(task, t)
+	s.kickGuests(func(g *guest) bool { return g.present && g.task == task }, why)
+	s.tell(t, tunnel.Message{Type: tunnel.TypeOver, Reason: why})
+	s.awaitEnd(t)
+}
+
+// awaitEnd gives an agent a moment to act on what it was told.
+func (s *Server) awaitEnd(t *tunnel.Tunnel) {
+	select {
+	case <-t.Done():
+	case <-s.ctx.Done():
+	case <-time.After(retireSilence):
 	}
 }
 
@@ -123,11 +154,7 @@ func (s *Server) retire(log *slog.Logger, t *tunnel.Tunnel, reg registration) {
 	if err == nil && !bytes.Equal(owner.Key, reg.agentKey) {
 		log.Info("host was replaced by a newer one")
 		s.tell(t, tunnel.Message{Type: tunnel.TypeReplaced, Reason: "an agent with a newer token took over task " + string(reg.task)})
-		select {
-		case <-t.Done():
-		case <-s.ctx.Done():
-		case <-time.After(retireSilence):
-		}
+		s.awaitEnd(t)
 		return
 	}
 	log.Info("host dialled again, its older tunnel drains")
@@ -188,7 +215,7 @@ func (s *Server) publish(reg registration, t *tunnel.Tunnel, claim registry.Clai
 		return // a newer one overtook it on the way here
 	}
 	s.keys.replace(reg.task, h.named(), reg.named())
-	h.registration = reg
+	h.registration, h.left = reg, false
 	if h.current == nil {
 		close(h.arrived)
 	}
@@ -217,7 +244,7 @@ func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 	if len(h.tunnels) > 0 {
 		return
 	}
-	if s.closed || !h.deadline.IsZero() && time.Now().After(h.deadline) {
+	if s.closed || h.left || !h.deadline.IsZero() && time.Now().After(h.deadline) {
 		s.remove(task, h)
 		return
 	}
@@ -254,6 +281,17 @@ func (h *host) lose(t *tunnel.Tunnel) {
 		}
 	}
 	h.arrived = make(chan struct{})
+}
+
+// leave has the task be forgotten with its last tunnel, as nobody comes back to
+// it, unless t has been succeeded meanwhile.
+func (s *Server) leave(task auth.TaskID, t *tunnel.Tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.hosts[string(task)]; h != nil && (h.current == t || h.current == nil) {
+		h.left = true
+		h.lose(t)
+	}
 }
 
 // lost is for whoever finds out first that a tunnel has ended.

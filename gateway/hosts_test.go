@@ -161,8 +161,9 @@ func TestTokenOfSameTimeDoesNotWin(t *testing.T) {
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.HostGrace = 3 * time.Second })
 	k := testenv.NewKey(t, w.dir, "alice")
 	now := time.Now()
-	first := w.startAgent(w.token("task-1", now, k))
-	first.stop()
+	r := newRelay(t, w.https)
+	w.startAgent(w.token("task-1", now, k), func(a *agent.Agent) { a.Gateway = r.Addr().String() })
+	r.lose()
 	eventually(t, "the agent is gone", func() bool { return strings.Contains(w.log.String(), "tunnel ended") })
 	w.startStranger(w.token("task-1", now, k))
 	eventually(t, "the other is refused", func() bool { return strings.Contains(w.log.String(), "result=held") })
@@ -176,8 +177,9 @@ func TestTokenOfSameTimeDoesNotWin(t *testing.T) {
 func TestGrantIsJudgedAgain(t *testing.T) {
 	w := newWorld(t)
 	old, other := testenv.NewKey(t, w.dir, "old"), testenv.NewKey(t, w.dir, "other")
-	first := w.startAgent(w.token("task-1", time.Now().Add(-time.Minute), old))
-	first.stop()
+	r := newRelay(t, w.https)
+	w.startAgent(w.token("task-1", time.Now().Add(-time.Minute), old), func(a *agent.Agent) { a.Gateway = r.Addr().String() })
+	r.lose()
 	eventually(t, "the host is gone", func() bool { return strings.Contains(w.log.String(), "tunnel ended") })
 	c := w.mustDial("task-1", old) // signed in by the grant that is remembered
 	w.startAgent(w.token("task-1", time.Now(), other))
@@ -267,6 +269,12 @@ func (r *relay) cut() {
 	defer r.mu.Unlock()
 	close(r.stop)
 	r.stop = make(chan struct{})
+}
+
+// lose ends what is connected, for good.
+func (r *relay) lose() {
+	r.Close()
+	r.cut()
 }
 
 // TestGuestWaitsForRedial cuts the tunnel and connects at once: the guest is

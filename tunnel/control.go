@@ -17,6 +17,8 @@ const (
 	TypeReplaced = "replaced" // from a gateway: a newer agent serves the task, stop; Reason says more
 	TypeState    = "state"    // both ways: State has changed
 	TypeDeadline = "deadline" // from a gateway: the registration now ends at Deadline
+	TypeOver     = "over"     // from a gateway: the task's time is over, stop; Reason says more
+	TypeBye      = "bye"      // from an agent: it stops and does not come back
 )
 
 // A Message travels on the control stream. Which fields count depends on its
@@ -32,7 +34,7 @@ type Message struct {
 // package: neither a ping nor of a type that this version does not know.
 func (m *Message) deliverable() bool {
 	switch m.Type {
-	case TypeDrain, TypeReplaced, TypeState, TypeDeadline:
+	case TypeDrain, TypeReplaced, TypeState, TypeDeadline, TypeOver, TypeBye:
 		return true
 	}
 	return false

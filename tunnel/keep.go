@@ -13,6 +13,10 @@ import (
 // maxRetryAfter bounds what a gateway can ask an agent to wait.
 const maxRetryAfter = 10 * time.Minute
 
+// byeTimeout is how long a goodbye may take. A gateway that knows none closes
+// nothing, so it is short.
+const byeTimeout = time.Second
+
 // A StateKind tells the States of Keep apart.
 type StateKind int
 
@@ -52,12 +56,12 @@ type State struct {
 // streams have ended; so several calls of serve may run side by side.
 //
 // Keep returns ctx's error when ctx ends; the *Refusal, possibly wrapped,
-// when a gateway refuses for good or tells that a newer agent has replaced
-// this one; an error at once if the Dialer lacks what it needs; and what serve
+// when a gateway refuses for good or tells this one to stop, as a newer agent has
+// replaced it or its time is over; an error at once if the Dialer lacks what it needs; and what serve
 // returned, be it nil, when serve returns though neither its tunnel was lost
 // nor Keep has closed its Listener. A serve that closed its Listener itself
-// and returned nil or net.ErrClosed is first left the streams it has. Before
-// Keep returns, all tunnels are closed and all calls of serve have returned.
+// and returned nil or net.ErrClosed is first left the streams it has. When ctx
+// ends the gateway is told that the agent does not come back. Before Keep returns, all tunnels are closed and all calls of serve have returned.
 func (d *Dialer) Keep(ctx context.Context, serve func(net.Listener) error) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	k := &keeper{Dialer: d, serve: serve, stop: cancel}
@@ -148,7 +152,7 @@ func (k *keeper) failed(ctx context.Context, err error) error {
 // attend serves one tunnel and returns when all of it has ended.
 func (k *keeper) attend(ctx context.Context, l *Listener) {
 	defer l.CloseNow()
-	defer context.AfterFunc(ctx, func() { l.CloseNow() })()
+	defer context.AfterFunc(ctx, l.leave)()
 	err := k.serve(l)
 	if err == nil || errors.Is(err, net.ErrClosed) {
 		if isClosed(l.closing) {
@@ -159,6 +163,21 @@ func (k *keeper) attend(ctx context.Context, l *Listener) {
 		}
 	}
 	k.stop(served{err})
+}
+
+// leave says goodbye, gives the gateway a moment to close the tunnel, and closes
+// it. Without a goodbye the gateway would wait for the agent to come back.
+func (l *Listener) leave() {
+	defer l.CloseNow()
+	ctx, cancel := context.WithTimeout(context.Background(), byeTimeout)
+	defer cancel()
+	if isClosed(l.stopped) || l.retired.Load() || l.Control().Send(ctx, Message{Type: TypeBye}) != nil {
+		return
+	}
+	select {
+	case <-l.Done():
+	case <-ctx.Done():
+	}
 }
 
 // lost tells whether the tunnel has ended without this side wanting it.
@@ -174,7 +193,7 @@ func (k *keeper) watch(ctx context.Context, l *Listener, start time.Time) error 
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-l.replaced:
+	case <-l.stopped:
 	case <-l.drained:
 		s.Kind = StateDraining
 	case <-l.Done():
@@ -184,10 +203,9 @@ func (k *keeper) watch(ctx context.Context, l *Listener, start time.Time) error 
 			return ctx.Err()
 		}
 	}
-	if isClosed(l.replaced) {
-		r := (&Refusal{Code: CodeReplaced, Message: l.reason}).plain()
-		k.tell(State{Kind: StateRefused, Err: r})
-		return r
+	if isClosed(l.stopped) {
+		k.tell(State{Kind: StateRefused, Err: l.stop})
+		return l.stop
 	}
 	if time.Since(start) >= or(k.MaxBackoff, defaultMaxBackoff) {
 		k.attempts = 0

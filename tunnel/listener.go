@@ -26,9 +26,9 @@ type Listener struct {
 	retired   atomic.Bool   // by Keep, which has another one
 
 	// Closed by handle, which the control stream's reader alone calls.
-	drained  chan struct{} // the gateway wants the agent to dial again
-	replaced chan struct{} // the gateway has told the agent to stop
-	reason   string        // of that; set before replaced is closed
+	drained chan struct{} // the gateway wants the agent to dial again
+	stopped chan struct{} // the gateway has told the agent to stop
+	stop    *Refusal      // why; set before stopped is closed
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -41,7 +41,7 @@ func newListener(s *session, headerTimeout time.Duration, log *slog.Logger) *Lis
 		accepted:      make(chan *Stream),
 		closing:       make(chan struct{}),
 		drained:       make(chan struct{}),
-		replaced:      make(chan struct{}),
+		stopped:       make(chan struct{}),
 	}
 }
 
@@ -68,9 +68,12 @@ func (l *Listener) handle(m Message) {
 	switch {
 	case m.Type == TypeDrain && !isClosed(l.drained):
 		close(l.drained)
-	case m.Type == TypeReplaced && !isClosed(l.replaced):
-		l.reason = m.Reason
-		close(l.replaced)
+	case m.Type == TypeReplaced && !isClosed(l.stopped):
+		l.stop = (&Refusal{Code: CodeReplaced, Message: m.Reason, ended: true}).plain()
+		close(l.stopped)
+	case m.Type == TypeOver && !isClosed(l.stopped):
+		l.stop = (&Refusal{Code: CodeExpired, Message: m.Reason, ended: true}).plain()
+		close(l.stopped)
 	}
 }
 

@@ -33,14 +33,20 @@ type Refusal struct {
 	// RetryAfter is the least time to wait before that attempt; zero leaves
 	// it to the agent, which in any case waits no longer than ten minutes.
 	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
+
+	ended bool // a tunnel that was up
 }
 
 // Error tells the code and the message.
 func (r *Refusal) Error() string {
-	if r.Message == "" {
-		return fmt.Sprintf("gateway refused the tunnel: %s", r.Code)
+	did := "refused"
+	if r.ended {
+		did = "ended"
 	}
-	return fmt.Sprintf("gateway refused the tunnel: %s (%s)", r.Message, r.Code)
+	if r.Message == "" {
+		return fmt.Sprintf("gateway %s the tunnel: %s", did, r.Code)
+	}
+	return fmt.Sprintf("gateway %s the tunnel: %s (%s)", did, r.Message, r.Code)
 }
 
 // plain returns the refusal fit to be printed by its receiver: bounded, and

@@ -63,6 +63,10 @@
 // pong, and takes the other for dead when it has read no byte at all for 40
 // seconds. When the control stream ends, so does the tunnel.
 //
+// An agent that is about to end says "bye", whereupon the gateway closes the
+// tunnel and waits for no other. To an agent that is told "replaced" or "over" the
+// gateway gives some seconds to hang up.
+//
 // Every other stream is opened by the gateway and has an even number. It
 // begins with a StreamHeader in a frame of at most 32 KiB, which may be
 // sent ahead of the Welcome. After that the bytes of the stream's user travel
