@@ -105,3 +105,8 @@ func TestAccountOnForge(t *testing.T) {
 	}
 	r.log.await(t, `"identity":"git.example.com:alice"`, 1)
 }
+
+func writePEM(t *testing.T, file string, der []byte) {
+	t.Helper()
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+}
