@@ -108,6 +108,9 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 	r.cut = sync.OnceFunc(r.close)
 	closed := g.activity.jump(string(task), identity)
 	defer func() { closed(r.fromGuest.Load(), r.fromHost.Load()) }()
+	if s.blocks.ofName(identity) != nil { // meanwhile: who blocked it may not have seen the jump
+		r.cut()
+	}
 	r.run(ctx, reqs, g.jumpLog(task, identity))
 }
 

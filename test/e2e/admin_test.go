@@ -484,6 +484,26 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestAuditRefusals reads in the audit stream of what was not allowed.
+func TestAuditRefusals(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	w := newWorld(t, "audit:", "  file: "+file, "guests:", "  permissions: [pty, exec, sftp]")
+	stranger := spawn(t, []string{"STAGEDOOR_TOKEN=" + w.token("--audience", "another"), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
+		"stagedoor-agent", "connect", "--dir", w.home)
+	stranger.wait()
+	refused := awaitEvent(t, file, "host.refused", "task", "task-1", "result", "bad-token")
+	if refused["reason"] == "" {
+		t.Errorf("the host: %v", refused)
+	}
+	w.startAgent(nil)
+	fails(t, w.command("ssh", "-W", "127.0.0.1:1", w.target()))
+	awaitEvent(t, file, "guest.denied", "task", "task-1", "what", "refused a channel", "type", "direct-tcpip", "from", "guest")
+	nc, err := net.Dial("tcp", w.ssh)
+	mustDo(t, err)
+	nc.Close()
+	awaitEvent(t, file, "guest.refused", "result", "failed")
+}
+
 // TestAuditJump reads of jumps, and of one that was refused, in the audit stream.
 func TestAuditJump(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
