@@ -52,8 +52,9 @@ func (w *world) hello(h tunnel.Hello) (*badHost, string) {
 	signed := append([]byte("stagedoor tunnel hello 1\x00"), binary.BigEndian.AppendUint32(nil, uint32(len(binding)))...)
 	signed = append(append(signed, binding...), body...)
 	sent := append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
-	_, err = control.Write(append(sent, ed25519.Sign(key, signed)...))
-	mustDo(w.t, err)
+	if _, err := control.Write(append(sent, ed25519.Sign(key, signed)...)); err != nil {
+		return &badHost{c, mux, control}, ""
+	}
 
 	control.SetReadDeadline(time.Now().Add(patience))
 	length := make([]byte, 4)
@@ -61,8 +62,9 @@ func (w *world) hello(h tunnel.Hello) (*badHost, string) {
 		return &badHost{c, mux, control}, ""
 	}
 	answer := make([]byte, binary.BigEndian.Uint32(length))
-	_, err = io.ReadFull(control, answer)
-	mustDo(w.t, err)
+	if _, err = io.ReadFull(control, answer); err != nil {
+		return &badHost{c, mux, control}, ""
+	}
 	control.SetReadDeadline(time.Time{})
 	return &badHost{c, mux, control}, string(answer)
 }
