@@ -168,6 +168,9 @@ func (a *AuthorizedKeys) authorize(who *claimant, task TaskID, now time.Time, li
 		lines = a.byAuthority
 	}
 	reason := "key is not authorized"
+	if who.cert != nil {
+		reason = "certificate is by an authority that is not listed, " + ssh.FingerprintSHA256(who.cert.SignatureKey)
+	}
 	for _, entry := range lines[who.listed] {
 		p, err := entry.admit(who, task, now)
 		if err == nil {

@@ -44,7 +44,7 @@ func newClaimant(id Identity) (*claimant, error) {
 // principals (sshkey_cert_check_authority and sshauthopt_from_cert there).
 func checkUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Time) error {
 	if cert.CertType != ssh.UserCert {
-		return fmt.Errorf("its type is %d, a user certificate is %d", cert.CertType, ssh.UserCert)
+		return fmt.Errorf("it is %s certificate, not a user's", kindOf(cert))
 	}
 	if len(cert.ValidPrincipals) == 0 {
 		return errors.New("it names no principals, and would be anybody's: sign it with ssh-keygen -n")
@@ -61,8 +61,65 @@ func checkUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Tim
 	return checkSourceAddress(cert, remote)
 }
 
+// kindOf says whose a certificate is, with its article.
+func kindOf(cert *ssh.Certificate) string {
+	switch cert.CertType {
+	case ssh.UserCert:
+		return "a user"
+	case ssh.HostCert:
+		return "a host"
+	}
+	return fmt.Sprintf("a type %d", cert.CertType)
+}
+
+// checkTimes is what x/crypto does, and names the times. Those that do not fit
+// into a signed number are refused, as there.
+func checkTimes(cert *ssh.Certificate, now time.Time) error {
+	unix, after, before := now.Unix(), int64(cert.ValidAfter), int64(cert.ValidBefore)
+	if after < 0 || unix < after {
+		return fmt.Errorf("it is not yet valid, but from %s; the time here is %s", certificateTime(cert.ValidAfter), stamp(now))
+	}
+	if cert.ValidBefore != ssh.CertTimeInfinity && (before < 0 || unix >= before) {
+		return fmt.Errorf("it expired at %s, the time here is %s: sign a new one", certificateTime(cert.ValidBefore), stamp(now))
+	}
+	return nil
+}
+
+func certificateTime(t uint64) string {
+	if t > maxClaimTime {
+		return "a time beyond the year 9999"
+	}
+	return stamp(time.Unix(int64(t), 0))
+}
+
+// DescribeKey names a key that a guest offers: by its fingerprint, which for a
+// certificate is that of the key inside of it, as ssh-keygen -l shows them.
+func DescribeKey(key ssh.PublicKey) string {
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return ssh.FingerprintSHA256(key)
+	}
+	if cert == nil || cert.Key == nil {
+		return "(certificate)"
+	}
+	return fmt.Sprintf("%s (certificate %q)", ssh.FingerprintSHA256(cert.Key), identityName(cert.KeyId))
+}
+
+// DescribeUserCertificate says of a certificate what its holder can read in it
+// too: whom it is for and, if it counts nowhere, at no time or not from remote,
+// why. That reveals nothing about tasks, and may be shown to a stranger.
+func DescribeUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Time) string {
+	if err := checkUserCertificate(cert, remote, now); err != nil {
+		return printable(err.Error(), maxErrorText)
+	}
+	return printable(fmt.Sprintf("it lists the principals %.200q", cert.ValidPrincipals), maxErrorText)
+}
+
 // checkSigned checks the authority's signature and the time.
 func checkSigned(cert *ssh.Certificate, now time.Time) error {
+	if err := checkTimes(cert, now); err != nil {
+		return err
+	}
 	if cert.Signature == nil || !slices.Contains(caSignatures, cert.Signature.Format) {
 		return errors.New("it is signed with an algorithm that is not accepted, such as SHA-1: sign it with ssh-keygen -t rsa-sha2-512, or an ed25519 key")
 	}
@@ -138,7 +195,7 @@ func (k *authorizedKey) admitCertificate(who *claimant, task TaskID, now time.Ti
 		names = []string{string(task)}
 	}
 	if !slices.ContainsFunc(names, func(name string) bool { return name != "" && slices.Contains(who.cert.ValidPrincipals, name) }) {
-		return nil, fmt.Errorf("certificate is for %.200q, and not for %.200q", who.cert.ValidPrincipals, names)
+		return nil, fmt.Errorf("certificate lists the principals %.200q, and not %.200q", who.cert.ValidPrincipals, names)
 	}
 	if err := k.checkTouch(who.cert); err != nil {
 		return nil, err

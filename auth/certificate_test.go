@@ -105,18 +105,18 @@ func TestCertificatesThatAreRefused(t *testing.T) {
 		want    string // part of the error; empty: let in
 	}{
 		"good":                    {nil, "", ""},
-		"for another task":        {func(c *ssh.Certificate) { c.ValidPrincipals = []string{"task-1", "TASK-1234", "task-1234 "} }, "", "not for"},
-		"for a pattern":           {func(c *ssh.Certificate) { c.ValidPrincipals = []string{"*", "task-*"} }, "", "not for"},
+		"for another task":        {func(c *ssh.Certificate) { c.ValidPrincipals = []string{"task-1", "TASK-1234", "task-1234 "} }, "", "and not [\""},
+		"for a pattern":           {func(c *ssh.Certificate) { c.ValidPrincipals = []string{"*", "task-*"} }, "", "and not [\""},
 		"for anybody":             {func(c *ssh.Certificate) { c.ValidPrincipals = nil }, "", "no principals"},
 		"for anybody, by list":    {func(c *ssh.Certificate) { c.ValidPrincipals = nil }, `,principals="a"`, "no principals"},
-		"for nobody":              {func(c *ssh.Certificate) { c.ValidPrincipals = []string{""} }, "", "not for"},
-		"for the task, not on it": {nil, `,principals="alice"`, "not for"},
+		"for nobody":              {func(c *ssh.Certificate) { c.ValidPrincipals = []string{""} }, "", "and not [\""},
+		"for the task, not on it": {nil, `,principals="alice"`, "and not [\""},
 		"for one on the line":     {func(c *ssh.Certificate) { c.ValidPrincipals = []string{"x", "bob"} }, `,principals="alice,bob"`, ""},
-		"of a host":               {func(c *ssh.Certificate) { c.CertType = ssh.HostCert }, "", "type is 2"},
-		"of no type":              {func(c *ssh.Certificate) { c.CertType = 0 }, "", "type is 0"},
-		"not yet valid":           {func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Unix()) + 1 }, "", "not yet valid"},
+		"of a host":               {func(c *ssh.Certificate) { c.CertType = ssh.HostCert }, "", "it is a host certificate"},
+		"of no type":              {func(c *ssh.Certificate) { c.CertType = 0 }, "", "a type 0 certificate"},
+		"not yet valid":           {func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Unix()) + 1 }, "", "not yet valid, but from 2026-03-01T12:00:01Z"},
 		"valid from now":          {func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Unix()) }, "", ""},
-		"expired":                 {func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Unix()) }, "", "expired"},
+		"expired":                 {func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Unix()) }, "", "expired at 2026-03-01T12:00:00Z"},
 		"valid for a second more": {func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Unix()) + 1 }, "", ""},
 		"valid for ever":          {func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 0, ssh.CertTimeInfinity }, "", ""},
 		"times wrapped around":    {func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 1<<63, 1<<64-2 }, "", "valid"},
@@ -333,4 +333,35 @@ func FuzzUserCertificate(f *testing.F) {
 			t.Fatalf("a certificate that nobody signed is let in: %+v", p)
 		}
 	})
+}
+
+// TestDescribeUserCertificate: what the holder is told is in the certificate.
+func TestDescribeUserCertificate(t *testing.T) {
+	ca := newSigner(t)
+	here := from("192.0.2.1").Addr()
+	for want, change := range map[string]func(*ssh.Certificate){
+		`it lists the principals ["task-1234"]`:                                     nil,
+		"it expired at 2026-03-01T11:59:00Z, the time here is 2026-03-01T12:00:00Z": func(c *ssh.Certificate) { c.ValidBefore = uint64(noon.Add(-time.Minute).Unix()) },
+		"it is not yet valid, but from 2026-03-01T12:01:00Z":                        func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Add(time.Minute).Unix()) },
+		"it is not yet valid, but from a time beyond":                               func(c *ssh.Certificate) { c.ValidAfter = 1 << 60 },
+		"it is a host certificate":                                                  func(c *ssh.Certificate) { c.CertType = ssh.HostCert },
+		"it names no principals":                                                    func(c *ssh.Certificate) { c.ValidPrincipals = nil },
+		"new@example.com":                                                           func(c *ssh.Certificate) { c.CriticalOptions["new@example.com"] = "" },
+		"source-address does not list 192.0.2.1":                                    func(c *ssh.Certificate) { c.CriticalOptions[SourceAddress] = "10.0.0.0/8" },
+	} {
+		cert := userCertificate(t, ca, change)
+		if got := DescribeUserCertificate(cert, here, noon); !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	long := userCertificate(t, ca, func(c *ssh.Certificate) {
+		c.KeyId = "a\x1b[2J\"" + strings.Repeat("ä", 500)
+		c.ValidPrincipals = slices.Repeat([]string{"\x1b]0;" + strings.Repeat("x", 300)}, 50)
+	})
+	for _, got := range []string{DescribeUserCertificate(long, here, noon), DescribeKey(long)} {
+		checkText(t, errors.New(got))
+	}
+	if got, print := DescribeKey(long), ssh.FingerprintSHA256(long.Key); !strings.HasPrefix(got, print+` (certificate "a[2J\"`) {
+		t.Errorf("described as %q", got)
+	}
 }

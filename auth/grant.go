@@ -253,6 +253,9 @@ func (a GrantKeys) Authorize(_ context.Context, id Identity, task Task) (*ssh.Pe
 func (g *Grant) authorize(who *claimant, task TaskID, now time.Time) (*ssh.Permissions, error) {
 	encoded := base64.StdEncoding.EncodeToString([]byte(who.listed))
 	errs := []error{denied("key is not in the grant")}
+	if who.cert != nil {
+		errs[0] = denied("certificate is by an authority that is not in the grant, %s", ssh.FingerprintSHA256(who.cert.SignatureKey))
+	}
 	for i, line := range g.AuthorizedKeys {
 		if !strings.Contains(line, encoded) {
 			continue

@@ -88,7 +88,7 @@ func checkHostCertificate(cert *ssh.Certificate, key ssh.PublicKey, task TaskID,
 	case key == nil:
 		return errors.New("there is no host key")
 	case cert.CertType != ssh.HostCert:
-		return fmt.Errorf("its type is %d, a host certificate is %d: sign it with ssh-keygen -h", cert.CertType, ssh.HostCert)
+		return fmt.Errorf("it is %s certificate, not a host's: sign it with ssh-keygen -h", kindOf(cert))
 	case !bytes.Equal(cert.Key.Marshal(), key.Marshal()):
 		return fmt.Errorf("it is for the key %s, but the host key is %s", ssh.FingerprintSHA256(cert.Key), ssh.FingerprintSHA256(key))
 	case len(cert.CriticalOptions) > 0:
