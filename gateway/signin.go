@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -27,7 +28,9 @@ type signIn struct {
 	settings *Settings
 	conn     *conn
 	user     string   // the name tried last
-	offered  []string // fingerprints of keys that open nothing
+	offered  []string // keys that open nothing
+	told     []string // what their owner is told of each
+	reasons  []string // what the log is
 
 	explained bool
 }
@@ -64,7 +67,7 @@ func (a *signIn) config() *ssh.ServerConfig {
 func (a *signIn) publicKey(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	a.user = meta.User()
 	if err := a.offer(key); err != nil {
-		a.refuse(key)
+		a.refuse(key, err)
 		return nil, err
 	}
 	return a.waivers(key), nil
@@ -96,10 +99,25 @@ func waivesTouch(p *ssh.Permissions) bool {
 	return ok
 }
 
-func (a *signIn) refuse(key ssh.PublicKey) {
-	if print := ssh.FingerprintSHA256(key); !slices.Contains(a.offered, print) {
-		a.offered = append(a.offered, print)
+// refuse notes a key and why it opens nothing. Its owner is told what is written in
+// a certificate, and no more; see [auth.DescribeUserCertificate].
+func (a *signIn) refuse(key ssh.PublicKey, err error) {
+	name := auth.DescribeKey(key)
+	reason := name
+	cert, certified := key.(*ssh.Certificate)
+	if certified {
+		reason += " by " + ssh.FingerprintSHA256(cert.SignatureKey)
 	}
+	reason = fmt.Sprintf("%.600s", reason+": "+err.Error())
+	if i := slices.Index(a.offered, name); i >= 0 {
+		a.reasons[i] = reason
+		return
+	}
+	told := name
+	if certified {
+		told += ": " + auth.DescribeUserCertificate(cert, a.conn.remote.Addr(), time.Now())
+	}
+	a.offered, a.told, a.reasons = append(a.offered, name), append(a.told, told), append(a.reasons, reason)
 }
 
 func (a *signIn) offer(key ssh.PublicKey) error {
@@ -112,10 +130,10 @@ func (a *signIn) offer(key ssh.PublicKey) error {
 	if block := a.s.blocks.ofKey(key); block != nil {
 		return block.err()
 	}
-	if named {
+	if named || err == nil {
 		return nil
 	}
-	return err
+	return fmt.Errorf("no task that is connected names it: %w", err)
 }
 
 // maxPrincipals bounds for how many of the tasks that a certificate names the
@@ -166,7 +184,7 @@ func (a *signIn) verifiedPublicKey(meta ssh.ConnMetadata, key ssh.PublicKey, off
 		err = fmt.Errorf("%w: the key was to be touched", auth.ErrDenied) // another host came meanwhile
 	}
 	if err != nil {
-		a.refuse(key)
+		a.refuse(key, err)
 		return nil, err
 	}
 	perms.ExtraData = map[any]any{signedInKey{}: in}
@@ -215,7 +233,7 @@ func (a *signIn) explain(_ ssh.ConnMetadata, client ssh.KeyboardInteractiveChall
 		return nil, err
 	}
 	a.explained = true
-	_, clientErr := client("", refusalText(a.offered), nil, nil)
+	_, clientErr := client("", refusalText(a.told), nil, nil)
 	return nil, errors.Join(err, clientErr)
 }
 
@@ -244,7 +262,7 @@ func (a *signIn) refused(err error) {
 	a.conn.blame(guestOffence(result, len(a.offered)))
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
 	a.s.log.Info("guest did not sign in", "task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id,
-		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "error", err)
+		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "reasons", a.reasons, "error", err)
 	a.s.audit.Record(audit.GuestRefused{Who: audit.Who{Remote: a.conn.remote.String(), Conn: a.conn.id},
 		User: clip(a.user), Result: result, Offered: a.offered, Reason: clip(err.Error())})
 }
