@@ -57,3 +57,14 @@ func TestRegisteredAs(t *testing.T) {
 		t.Error("the task can change while guests are served")
 	}
 }
+
+// A guest gets none of what lets a job ask its provider for ID tokens: by those it could be a host, or more elsewhere.
+func TestSessionsCannotAskForTokens(t *testing.T) {
+	kept := taskEnviron([]string{
+		"ACTIONS_ID_TOKEN_REQUEST_TOKEN=x", "ACTIONS_ID_TOKEN_REQUEST_URL=x", "CIRCLE_OIDC_TOKEN=x", "CIRCLE_OIDC_TOKEN_V2=x",
+		"BUILDKITE_AGENT_ACCESS_TOKEN=x", "STAGEDOOR_TOKEN=x", "GITHUB_ACTIONS=true",
+	})
+	if len(kept) != 1 || kept.get("GITHUB_ACTIONS") != "true" {
+		t.Errorf("%q", kept)
+	}
+}
