@@ -56,11 +56,20 @@ func (a *signIn) config() *ssh.ServerConfig {
 		PublicKeyCallback:           a.publicKey,
 		VerifiedPublicKeyCallback:   a.verifiedPublicKey,
 		KeyboardInteractiveCallback: a.explain,
+		AuthLogCallback:             a.attempted,
 	}
 	for _, k := range a.settings.HostKeys {
 		c.AddHostKey(k)
 	}
 	return c
+}
+
+// attempted spares the address of who has signed in, before they are told so: one
+// that goes at once has its connection closed before the handshake returns.
+func (a *signIn) attempted(_ ssh.ConnMetadata, _ string, err error) {
+	if err == nil {
+		a.conn.blame(noOffence)
+	}
 }
 
 // publicKey answers whether anybody names a key that is offered.
