@@ -78,8 +78,13 @@ func (r *running) enter(user string, k testenv.Key, command ...string) (string, 
 		r.t.Fatal(err)
 	}
 	options := testenv.SSHOptions(r.t, r.dir, r.sshAddress(), hostKey.PublicKey(), k)
-	out, err := exec.CommandContext(r.t.Context(), testenv.Need(r.t, "ssh"), append(append(options, user+"@127.0.0.1"), command...)...).CombinedOutput()
-	return string(out), err
+	cmd := exec.CommandContext(r.t.Context(), testenv.Need(r.t, "ssh"), append(append(options, user+"@127.0.0.1"), command...)...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String() + stderr.String(), err
+	}
+	return stdout.String(), nil // the user's shell may have its say on stderr
 }
 
 // TestAccountOnForge is the way from stagedoor token --account to a shell, with a
