@@ -244,7 +244,7 @@ func (s *Server) unpublish(reg registration, t *tunnel.Tunnel) {
 	if len(h.tunnels) > 0 {
 		return
 	}
-	if s.closed || h.left || !h.deadline.IsZero() && time.Now().After(h.deadline) {
+	if s.closed || h.left || s.blocks.refusal(reg) != nil || !h.deadline.IsZero() && time.Now().After(h.deadline) {
 		s.remove(task, h)
 		return
 	}

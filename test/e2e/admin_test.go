@@ -306,13 +306,14 @@ func TestKickGuest(t *testing.T) {
 // TestKickTask ends a task. Its agent stays out, also after a restart of the
 // gateway, and another one with a newer token comes in.
 func TestKickTask(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, "limits:", "  host_grace: 10m") // in which its guests would wait
 	old := []string{"STAGEDOOR_TOKEN=" + w.token()}
 	agent := w.startAgent(old)
 	guest := w.enter()
 	if out := w.mustAdmin("kick", "--task", "task-1", "--reason", "out of hours"); out != "ended 1 connection of guests and 1 tunnel of hosts\n" {
 		t.Errorf("kick prints %q", out)
 	}
+	poll(t, func() bool { return !strings.Contains(w.mustAdmin("ls"), "task-1") }, func() string { return "the task is still listed" })
 	if guest.wait() != 255 || !strings.Contains(guest.out.String(), "an operator ended task task-1, and with it your connection: out of hours") {
 		t.Errorf("the guest was told %s", guest.out.String())
 	}
