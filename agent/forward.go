@@ -73,7 +73,12 @@ func dial(ctx context.Context, network, address string) (halfConn, error) {
 
 // refuse answers a channel that is not going to be opened with the reason, in words for the guest.
 func (g *guest) refuse(nc ssh.NewChannel, err error) {
-	g.log.Debug("channel refused", "type", clipped(nc.ChannelType()), "error", err)
+	failed, unreachable := errors.AsType[*dialError](err)
+	if unreachable {
+		g.log.Debug("channel refused", "type", clipped(nc.ChannelType()), "error", err)
+	} else {
+		g.refused("refused a channel", nc.ChannelType(), err)
+	}
 	// Each channel has a goroutine, made by the library. Of a guest that opens channels and reads no answers they would pile up.
 	if n := g.unsentRefusals.Add(1); n > maxUnsentRefusals {
 		if n == maxUnsentRefusals+1 {
@@ -85,7 +90,7 @@ func (g *guest) refuse(nc ssh.NewChannel, err error) {
 	reason, words := ssh.Prohibited, err.Error()
 	if refusal, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
 		reason, words = refusal.Reason, refusal.Message
-	} else if failed, ok := errors.AsType[*dialError](err); ok {
+	} else if unreachable {
 		reason, words = ssh.ConnectionFailed, failed.words()
 	}
 	nc.Reject(reason, words)

@@ -32,6 +32,11 @@ type guest struct {
 	local   netip.AddrPort
 	log     *slog.Logger // enter adds who the guest is
 
+	// The handshake alone uses these.
+	refusedKeys []string // that were offered, for the guest and the log
+	reasons     []string // of their refusal, for the log
+	explained   bool     // the guest was told why it does not get in
+
 	handshake *time.Timer // closes the connection unless the guest signs in
 	entered   sync.Once
 	conn      *ssh.ServerConn // set by enter
@@ -40,6 +45,7 @@ type guest struct {
 	cancel         context.CancelFunc
 	accepted       chan struct{} // holds one for each connection that a forwarding has accepted
 	unsentRefusals atomic.Int64  // see refuse
+	refusals       atomic.Int64  // see refused
 
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
@@ -107,7 +113,11 @@ func (g *guest) failed(err error) {
 	if errors.Is(err, io.EOF) {
 		level = slog.LevelDebug
 	}
-	g.log.Log(context.Background(), level, "guest not signed in", "error", err)
+	args := []any{"error", lastError(err)}
+	if len(g.refusedKeys) > 0 {
+		args = append(args, "offered", g.refusedKeys, "reasons", g.reasons)
+	}
+	g.log.Log(context.Background(), level, "guest not signed in", args...)
 }
 
 // enter notes who the guest is. The library hands the connection to handlers only, and starts each of them as soon as the guest
@@ -143,7 +153,7 @@ func (g *guest) handleGlobal(ctx gliderlabs.Context, _ *gliderlabs.Server, r *ss
 	g.enter(conn)
 	defer recoverTo(g.log, func() { ok = false })
 	if err := auth.AllowGlobal(g.permissions(), auth.Guest, r.Type, r.Payload); err != nil {
-		g.log.Debug("request refused", "request", clipped(r.Type), "error", err)
+		g.refused("refused a global request", r.Type, err)
 		return false, nil
 	}
 	switch r.Type {

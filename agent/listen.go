@@ -56,7 +56,7 @@ func (g *guest) handleForward(r *ssh.Request) (ok bool, reply []byte) {
 		}
 	}
 	if err != nil {
-		g.log.Debug("request refused", "request", clipped(r.Type), "error", err)
+		g.refused("refused a global request", r.Type, err)
 	}
 	return err == nil, nil
 }
@@ -65,7 +65,7 @@ func (g *guest) handleForward(r *ssh.Request) (ok bool, reply []byte) {
 func (g *guest) begin(r *ssh.Request, listen func(payload []byte) (l *listening, reply []byte, err error)) (bool, []byte) {
 	l, reply, err := listen(r.Payload)
 	if err != nil {
-		g.log.Debug("request refused", "request", clipped(r.Type), "error", err)
+		g.refused("refused a global request", r.Type, err)
 		return false, nil
 	}
 	r.Reply(true, reply)

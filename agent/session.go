@@ -72,8 +72,11 @@ func (s *session) discardStderr() { io.Copy(io.Discard, s.ch.Stderr()) }
 func (s *session) serveRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		run, err := s.answer(r)
-		if err != nil {
-			s.guest.log.Debug("request refused", "request", clipped(r.Type), "error", err)
+		switch {
+		case errors.Is(err, auth.ErrDenied) || err != nil && r.Type == "subsystem":
+			s.guest.refused("refused a request", r.Type, err)
+		case err != nil:
+			s.guest.log.Debug("request failed", "type", clipped(r.Type), "error", err)
 		}
 		r.Reply(err == nil, nil)
 		if run != nil {

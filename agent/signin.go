@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -43,6 +46,7 @@ func (g *guest) config() *ssh.ServerConfig {
 	}
 	c.PublicKeyCallback = g.offered
 	c.VerifiedPublicKeyCallback = g.verified
+	c.KeyboardInteractiveCallback = g.explain
 	for _, key := range g.server.host.keys {
 		c.AddHostKey(key)
 	}
@@ -77,6 +81,14 @@ func (g *guest) verified(_ ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissio
 }
 
 func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
+	p, err := g.judge(key)
+	if name := auth.DescribeKey(key); err != nil && !slices.Contains(g.refusedKeys, name) {
+		g.refusedKeys, g.reasons = append(g.refusedKeys, name), append(g.reasons, fmt.Sprintf("%.300s", err))
+	}
+	return p, err
+}
+
+func (g *guest) judge(key ssh.PublicKey) (*ssh.Permissions, error) {
 	id := auth.Identity{Method: "publickey", Key: key, Remote: g.remote}
 	task := auth.Task{ID: g.server.Task, Grant: g.server.Grant}
 	guests := auth.AnyOf{
@@ -85,9 +97,44 @@ func (g *guest) authorize(key ssh.PublicKey) (*ssh.Permissions, error) {
 	}
 	p, err := guests.Authorize(context.Background(), id, task)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", auth.DescribeKey(key), err) // for the log, which has one line for all keys
 	}
 	return g.narrowed(p)
+}
+
+// explain tells a guest why none of its keys was good, as the gateway does: it is a keyboard-interactive sign-in that asks
+// nothing and always fails. Clients show its text just before they give up.
+func (g *guest) explain(_ ssh.ConnMetadata, client ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+	err := fmt.Errorf("%w: no key that was offered is in the job's token", auth.ErrDenied)
+	if g.explained { // OpenSSH asks three times
+		return nil, err
+	}
+	g.explained = true
+	_, clientErr := client("", refusalText(g.refusedKeys), nil, nil)
+	return nil, errors.Join(err, clientErr)
+}
+
+func refusalText(offered []string) string {
+	if len(offered) == 0 {
+		return "Stagedoor: your ssh client offered no key to the job's host, and there is no other way in."
+	}
+	return "Stagedoor: the job's token names no key that your ssh client offered to its host:\n  " + strings.Join(offered, "\n  ") +
+		"\nEnd to end the keys in that token count, and not those of the gateway's own file.\n" +
+		"Ask whoever runs the job to let one of these keys in."
+}
+
+// lastError is what a sign-in failed by in the end: one error for each key says little more.
+func lastError(err error) error {
+	failed, ok := errors.AsType[*ssh.ServerAuthError](err)
+	if !ok {
+		return err
+	}
+	for _, e := range slices.Backward(failed.Errors) {
+		if e != nil && !errors.Is(e, ssh.ErrNoAuth) {
+			return e
+		}
+	}
+	return ssh.ErrNoAuth
 }
 
 // authLog stops the handshake's timer once the guest is in, and notes failures.
