@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -55,7 +56,7 @@ func (d *Dialer) Dial(ctx context.Context) (*Listener, error) {
 	defer cancel()
 	c, binding, err := d.connect(timeout, g)
 	if err != nil {
-		return nil, fmt.Errorf("dial gateway %s: %w", g, err)
+		return nil, fmt.Errorf("dial gateway %s: %w", g, handshakeAdvice(err))
 	}
 	l, err := d.introduce(timeout, c, hello, binding)
 	if err != nil {
@@ -159,6 +160,15 @@ func (d *Dialer) direct(ctx context.Context, g Gateway) (net.Conn, []byte, error
 func certificateAdvice(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return fmt.Errorf("%w (add the gateway's CA certificate to the system's, or give it to the agent)", err)
+	}
+	return err
+}
+
+// handshakeAdvice says what it means that a gateway breaks the handshake off: it
+// has no certificate to show. The alert has no type of its own.
+func handshakeAdvice(err error) error {
+	if strings.Contains(err.Error(), "remote error: tls: internal error") {
+		return fmt.Errorf("%w (the gateway may have no certificate yet)", err)
 	}
 	return err
 }

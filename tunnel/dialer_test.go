@@ -199,7 +199,11 @@ func TestDialErrors(t *testing.T) {
 			elsewhere.Store(r.URL.Path != WebSocketPath)
 			http.Redirect(w, r, "/other", http.StatusFound)
 		}), nil, "302"},
-		"another socket":  {plain(func(w http.ResponseWriter, r *http.Request) { otherWebSocket(w, r) }), nil, "not a gateway's"},
+		"another socket": {plain(func(w http.ResponseWriter, r *http.Request) { otherWebSocket(w, r) }), nil, "not a gateway's"},
+		"no certificate": {func(g *gateway) {
+			g.server.TLSConfig.Certificates = nil
+			g.server.TLSConfig.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none yet") }
+		}, nil, "tls: internal error (the gateway may have no certificate yet)"},
 		"nobody at home":  {nil, func(d *Dialer) { d.Gateway = "127.0.0.1:1" }, "refused"},
 		"an endless wait": {nil, func(d *Dialer) { d.Gateway, d.HelloTimeout = deafServer(t), 500*time.Millisecond }, "deadline"},
 	}
