@@ -68,7 +68,11 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	}
 	a.s.metrics.registrations.WithLabelValues("ok").Inc()
 	a.log = a.log.With("task", string(a.reg.task))
-	a.log.Info("host registered", "host_key", ssh.FingerprintSHA256(a.reg.hostKey), "labels", h.Labels)
+	args := []any{"host_key", ssh.FingerprintSHA256(a.reg.hostKey)}
+	if len(h.Labels) > 0 {
+		args = append(args, "labels", h.Labels)
+	}
+	a.log.Info("host registered", args...)
 	return welcome, nil
 }
 

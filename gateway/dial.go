@@ -40,7 +40,7 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 	defer cancel()
 	stream, reg, err := s.dialTask(ctx, g.task, func(reg registration) (tunnel.StreamHeader, error) {
 		if reg.endToEndOnly {
-			return tunnel.StreamHeader{}, g.endToEndOnly()
+			return tunnel.StreamHeader{}, g.endToEndOnly(s.grantNaming(g.task, g.identity.Key) != nil)
 		}
 		if err := g.reauthorize(ctx, reg); err != nil {
 			return tunnel.StreamHeader{}, err
@@ -65,8 +65,14 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 }
 
 // endToEndOnly says how to reach a host that takes no guests who signed in here.
-func (g *guest) endToEndOnly() error {
-	return fmt.Errorf("task %[1]s takes end-to-end connections only: ssh -J %[1]s@%[2]s %[1]s", g.task, g.settings.jumpHost())
+// The host knows no keys but those of its grant.
+func (g *guest) endToEndOnly(granted bool) error {
+	words := fmt.Sprintf("task %[1]s takes end-to-end connections only: ssh -J %[1]s@%[2]s %[1]s\n"+
+		"The job's log has this command with the host's key in it.", g.task, g.settings.jumpHost())
+	if !granted {
+		words += "\nEnd to end only keys in the job's token count, and yours is not among them: ask whoever runs the job."
+	}
+	return errors.New(words)
 }
 
 // reauthorize judges the guest again when another host has registered since it

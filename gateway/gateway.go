@@ -177,6 +177,7 @@ func (s *Server) Reload(settings Settings) error {
 	settings.Guests = guard{settings.Guests, s.blocks}
 	before := s.settings.Swap(&settings)
 	s.watchForges(settings.Forges)
+	s.logHostKeys(before, &settings)
 	s.renarrow(before.Policy, settings.Policy)
 	return nil
 }

@@ -43,6 +43,26 @@ func findKey(keys []ssh.Signer, blob []byte) ssh.Signer {
 	return nil
 }
 
+// logHostKeys says which host keys are new to guests, after a reload.
+func (s *Server) logHostKeys(before, now *Settings) {
+	shown, announced := fingerprints(now.HostKeys), fingerprints(now.NextHostKeys)
+	if slices.Equal(shown, fingerprints(before.HostKeys)) && slices.Equal(announced, fingerprints(before.NextHostKeys)) {
+		return
+	}
+	args := []any{"host_keys", shown}
+	if len(announced) > 0 {
+		args = append(args, "announced", announced)
+	}
+	s.log.Info("host keys have changed", args...)
+}
+
+func fingerprints(keys []ssh.Signer) (prints []string) {
+	for _, key := range keys {
+		prints = append(prints, ssh.FingerprintSHA256(key.PublicKey()))
+	}
+	return prints
+}
+
 // announce tells a guest that has just signed in the gateway's host keys. Other
 // clients than OpenSSH make nothing of it, and some have stumbled over it.
 func (g *guest) announce() {

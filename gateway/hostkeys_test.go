@@ -73,6 +73,32 @@ func (c *knowing) visit(k testenv.Key, keys ...ssh.Signer) (known []bool) {
 	return known
 }
 
+// TestReloadLogsHostKeys: an operator sees what guests are going to be shown.
+func TestReloadLogsHostKeys(t *testing.T) {
+	w := newWorld(t)
+	next := testenv.Signer(t)
+	settings := w.settings
+	reload := func() {
+		if err := w.server.Reload(settings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload()
+	if log := w.log.String(); strings.Contains(log, "host keys have changed") {
+		t.Errorf("nothing has changed:\n%s", log)
+	}
+	settings.NextHostKeys = []ssh.Signer{next}
+	reload()
+	settings.HostKeys, settings.NextHostKeys = settings.NextHostKeys, nil
+	reload()
+	old, new := ssh.FingerprintSHA256(w.hostKey.PublicKey()), ssh.FingerprintSHA256(next.PublicKey())
+	for _, want := range []string{"host_keys=[" + old + "] announced=[" + new + "]\n", "host_keys=[" + new + "]\n"} {
+		if !strings.Contains(w.log.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, w.log.String())
+		}
+	}
+}
+
 // TestHostKeyRotation moves from one host key to the next, and a guest who comes
 // at each step never sees a warning.
 func TestHostKeyRotation(t *testing.T) {

@@ -220,9 +220,8 @@ func (c websocketConn) LocalAddr() net.Addr  { return c.below.LocalAddr() }
 func (c websocketConn) Close() error { return c.below.Close() }
 
 func (s *Server) serveFrontPage(w http.ResponseWriter, _ *http.Request) {
-	host, port, _ := tunnel.ParseAddress(s.settings.Load().Address)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, "Stagedoor: SSH into running CI tasks.\n\n    ssh -p %s TASK@%s\n", port, host)
+	fmt.Fprintf(w, "Stagedoor: SSH into running CI tasks.\n\n    %s\n", s.settings.Load().sshTo("TASK"))
 }
 
 // PrivateHandler serves /healthz (the process runs), /readyz (it takes new

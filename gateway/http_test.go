@@ -101,6 +101,18 @@ func TestFrontPage(t *testing.T) {
 	}
 }
 
+func TestFrontPageAtTheUsualPort(t *testing.T) {
+	w := newWorld(t, func(s *gateway.Settings) { s.Address = "terminal.example.com:22" })
+	resp, err := w.httpClient().Get("https://" + w.https + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); !strings.Contains(string(body), "    ssh TASK@terminal.example.com\n") {
+		t.Errorf("the front page:\n%s", body)
+	}
+}
+
 func TestPrivateEndpoints(t *testing.T) {
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")

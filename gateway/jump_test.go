@@ -215,6 +215,29 @@ func TestJumpRefusals(t *testing.T) {
 	}
 }
 
+// TestEndToEndOnlyIsExplained: who asks for a host that only takes end-to-end
+// guests reads where the command is, and whether the key will do there.
+func TestEndToEndOnlyIsExplained(t *testing.T) {
+	dir := t.TempDir()
+	granted, operator := testenv.NewKey(t, dir, "granted"), testenv.NewKey(t, dir, "operator")
+	w := newWorld(t, withOperatorKeys(t, operator.Line+"\n"))
+	w.startJumpAgent("task-1", granted)
+	for _, test := range []struct {
+		key testenv.Key
+		ask bool
+	}{{granted, false}, {operator, true}} {
+		out, err := w.sshCommand("task-1", test.key, "true").CombinedOutput()
+		for _, want := range []string{"takes end-to-end connections only: ssh -J task-1@" + w.ssh + " task-1\r\n", "The job's log has this command with the host's key"} {
+			if err == nil || !strings.Contains(string(out), want) {
+				t.Errorf("%v: %q lacks %q", err, out, want)
+			}
+		}
+		if asked := strings.Contains(string(out), "only keys in the job's token count, and yours is not among them"); asked != test.ask {
+			t.Errorf("%q: is told to ask: %v, want %v", out, asked, test.ask)
+		}
+	}
+}
+
 // TestSessionWithoutTask: who is signed in for no task is told so.
 func TestSessionWithoutTask(t *testing.T) {
 	w := newWorld(t)
