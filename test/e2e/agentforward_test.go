@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,10 +77,9 @@ func startXvfb(t *testing.T) (display, authority string) {
 	cmd.ExtraFiles = []*os.File{write}
 	background(t, cmd)
 	write.Close()
-	number := make([]byte, 16)
-	n, err := read.Read(number)
+	number, err := bufio.NewReader(read).ReadString('\n') // it writes the end of the line by itself
 	mustDo(t, err)
-	display = ":" + strings.TrimSpace(string(number[:n]))
+	display = ":" + strings.TrimSpace(number)
 	add := exec.CommandContext(t.Context(), "xauth", "-f", authority, "add", display, ".", strings.Repeat("0123456789abcdef", 2))
 	mustRun(t, add)
 	return display, authority
