@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -82,10 +84,28 @@ func readSecretFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if isPublicFile(data) { // whose mode matters to nobody
+		return nil, fmt.Errorf("%s is a public key: give %s", path, privateHalf(path))
+	}
 	if err := checkMode(path, mode); err != nil {
 		return nil, err
 	}
 	return data, nil
+}
+
+// isPublicFile knows what ssh-keygen and openssl write as a public key.
+func isPublicFile(data []byte) bool {
+	_, _, _, _, err := ssh.ParseAuthorizedKey(data)
+	return err == nil || bytes.HasPrefix(data, []byte("-----BEGIN PUBLIC KEY-----"))
+}
+
+func privateHalf(path string) string {
+	if file, ok := strings.CutSuffix(path, ".pub"); ok {
+		if _, err := os.Stat(file); err == nil {
+			return "its private half, " + file
+		}
+	}
+	return "the file with its private half"
 }
 
 func checkMode(path string, mode fs.FileMode) error {

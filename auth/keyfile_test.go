@@ -188,7 +188,8 @@ func TestLoadSigner(t *testing.T) {
 		filepath.Join(dir, "locked"):  "ssh-keygen -p -f " + filepath.Join(dir, "locked"),
 		filepath.Join(dir, "weak"):    "1024 bits",
 		filepath.Join(dir, "missing"): "no such file",
-		public:                        "ssh-keygen",
+		public:                        "is a public key: give the file with its private half",
+		filepath.Join(dir, "rsa.pub"): "is a public key: give its private half, " + filepath.Join(dir, "rsa"), // whatever its mode
 		dir:                           "not a regular file",
 		"/dev/null":                   "not a regular file",
 		writeFile(t, 0o600, bytes.Repeat([]byte("x"), maxKeyFile+1), dir, "huge"): "larger than",
@@ -375,10 +376,10 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 			t.Errorf("%s: the error holds what is in the file: %v", what, err)
 		}
 	}
-	for what, name := range map[string]string{"an RSA key": "rsa.pem", "a public key": "pub.pem", "an SSH key": "ssh"} {
+	for name, want := range map[string]string{"rsa.pem": "openssl genpkey", "pub.pem": "is a public key", "ssh": "openssl genpkey"} {
 		path := writeFile(t, 0o600, readFile(t, dir, name), dir, "case")
-		if key, err := LoadTokenKey(path); err == nil || key != nil || !strings.Contains(err.Error(), "openssl genpkey") {
-			t.Errorf("%s to mint with: %T, %v", what, key, err)
+		if key, err := LoadTokenKey(path); err == nil || key != nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s to mint with: %T, %v", name, key, err)
 		}
 	}
 	for _, load := range []func(string) (any, error){LoadTokenKey, LoadTokenVerifyKey} {
