@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 )
 
 // mistake is one thing wrong with a configuration.
@@ -15,13 +17,13 @@ type mistake struct {
 	line  int    // in the file; 0: it has none
 }
 
-// Error is one line that editors can jump to.
+// Error is one line that editors can jump to. What looks like a secret is not in it.
 func (m mistake) Error() string {
 	parts := []string{m.Where, m.Key, oneLine(m.Text)}
 	if m.Key == "" {
 		parts = []string{m.Where, oneLine(m.Text)}
 	}
-	return strings.Join(parts, ": ")
+	return cli.Hide(strings.Join(parts, ": "))
 }
 
 // oneLine keeps errors that list several lines, such as those of an

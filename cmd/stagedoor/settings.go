@@ -196,6 +196,9 @@ func fileError(file string, err error) string {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return file + ": " + openHint(err)
 	}
+	if errors.Is(err, auth.ErrPrivateKey) && file != "-" {
+		return file + " is a private key: give its public half, " + auth.PublicHalf(file)
+	}
 	return err.Error()
 }
 

@@ -36,8 +36,9 @@ the gateway:
         --host-key gateway.pub --known-hosts >> ~/.ssh/known_hosts
 
 On the gateway's own machine, --config takes its name, port and host keys from
-there. All flags give the same lines to everybody: print them once, and hand them
-out.`
+there. With neither --gateway nor --config, ` + installedConfig + ` is read
+if it is there. All flags give the same lines to everybody: print them once, and
+hand them out.`
 
 type sshConfigOptions struct {
 	gateway    string
@@ -66,7 +67,7 @@ func newSSHConfigCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.gateway, "gateway", "", "`host[:port]` of the gateway's SSH")
-	f.StringVarP(&o.source.File, "config", "c", o.source.File, "configuration `file` of the gateway, for its name, port and host keys")
+	f.StringVarP(&o.source.File, "config", "c", o.source.File, "configuration `file` of the gateway, for its name, port and host keys (default "+installedConfig+")")
 	f.StringArrayVar(&o.hostCAs, "host-ca", nil, "`file` with the public key that signs the host keys of tasks; may be given several times")
 	f.StringArrayVar(&o.hostKeys, "host-key", nil, "`file` with a public host key of the gateway, for --known-hosts; may be given several times")
 	f.BoolVar(&o.knownHosts, "known-hosts", false, "print the lines for ~/.ssh/known_hosts instead")
@@ -237,12 +238,9 @@ func readPublicKey(file string) (ssh.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(string(data), "PRIVATE KEY-----") {
-		return nil, fmt.Errorf("%s is a private key: give its public half, %[1]s.pub", file)
-	}
 	keys, err := auth.ParseAuthorizedKeys(file, data)
 	if err != nil {
-		return nil, err
+		return nil, errors.New(fileError(file, err))
 	}
 	if n := len(keys.PublicKeys()); n != 1 {
 		return nil, fmt.Errorf("%s holds %d keys, expected one, as in a .pub file", file, n)

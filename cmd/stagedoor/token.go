@@ -143,7 +143,7 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 		}
 		keys, err := auth.ParseAuthorizedKeys(file, data)
 		if err != nil {
-			return nil, fmt.Errorf("--authorized-keys: %w", err)
+			return nil, fmt.Errorf("--authorized-keys: %s", fileError(file, err))
 		}
 		if len(keys.Lines()) == 0 {
 			return nil, fmt.Errorf("--authorized-keys: there is no key in %s", file)

@@ -87,8 +87,8 @@ func wrong(cmd *cobra.Command, err error) error {
 	return UsageError("%w; see %s --help", err, cmd.CommandPath())
 }
 
-// Status tells err on w, as the last words of the command name, and returns the
-// status that the process ends with.
+// Status tells err on w, as the last words of the command name and without what
+// looks like a secret, and returns the status that the process ends with.
 func Status(name string, err error, w io.Writer) int {
 	if err == nil {
 		return OK
@@ -96,7 +96,7 @@ func Status(name string, err error, w io.Writer) int {
 	if status, ok := errors.AsType[ExitStatus](err); ok {
 		return int(status)
 	}
-	fmt.Fprintf(w, "%s: %v\n", name, err)
+	fmt.Fprintf(w, "%s: %s\n", name, Hide(err.Error()))
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Status
 	}
