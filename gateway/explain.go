@@ -59,7 +59,7 @@ func explainSession(ch ssh.Channel, reqs <-chan *ssh.Request, reason string) {
 func (g *guest) noTask() error {
 	return fmt.Errorf("you are signed in as %.64q, but no task of this name is open to your key:\n"+
 		"its job may not have started yet, or has ended. To enter a task:  %s\n"+
-		"or end to end, through this gateway:  ssh -J %s TASK", g.user, g.settings.sshTo("TASK"), g.settings.jumpHost())
+		"or end to end, through this gateway:  ssh -J %s TASK\n(%s)", g.user, g.settings.sshTo("TASK"), g.settings.jumpHost(), g.otherKey())
 }
 
 // reject refuses a channel with the reason and the words of err.

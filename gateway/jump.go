@@ -24,10 +24,19 @@ const jumpPort = 22
 // jumpLinger is how long one end of a jump may go on after the other has closed.
 const jumpLinger = 10 * time.Second
 
-// errNotOpen is all that a guest learns of a task that it cannot jump to: whether
+// notOpen is all that a guest learns of a task that it cannot jump to: whether
 // there is none, or its host is gone, or the key is not let in.
-var errNotOpen = &ssh.OpenChannelError{Reason: ssh.Prohibited,
-	Message: "no task of this name is open to your key: its job may not have started yet, or has ended"}
+func (g *guest) notOpen() error {
+	return &ssh.OpenChannelError{Reason: ssh.Prohibited,
+		Message: "no task of this name is open to your key: its job may not have started yet, or has ended; " + g.otherKey()}
+}
+
+// otherKey is for guests with several keys: the first one that any task lets in
+// has signed in, unless ssh names the task.
+func (g *guest) otherKey() string {
+	return fmt.Sprintf("you signed in with %s; if another key opens it: ssh -J TASK@%s TASK",
+		ssh.FingerprintSHA256(plainKey(g.identity.Key)), g.settings.jumpHost())
+}
 
 var errOnlyTasks = &ssh.OpenChannelError{Reason: ssh.Prohibited,
 	Message: "only port 22 of a task can be reached through this gateway"}
@@ -76,7 +85,7 @@ func (g *guest) jumpTarget(typ string, extra []byte) (task auth.TaskID, isJump b
 	case to.Port != jumpPort:
 		return "", false, errOnlyTasks
 	case !ok:
-		return "", false, errNotOpen
+		return "", false, g.notOpen()
 	}
 	return task, true, nil
 }
@@ -139,7 +148,7 @@ func (s *Server) dialJump(ctx context.Context, g *guest, task auth.TaskID) (stre
 		return tunnel.StreamHeader{Mode: tunnel.ModeEndToEnd, Remote: remoteOf(g.raw)}, nil
 	})
 	if _, gone := errors.AsType[noHostError](err); gone {
-		return nil, "", errNotOpen
+		return nil, "", g.notOpen()
 	}
 	if err != nil {
 		return nil, "", err
@@ -152,7 +161,7 @@ func (g *guest) mayEnter(ctx context.Context, task auth.Task) (identity string, 
 	perms, err := g.settings.Guests.Authorize(ctx, g.identity, task)
 	if err != nil || perms == nil {
 		g.log.Debug("a key is not let in", "to", string(task.ID), "error", err)
-		return "", errNotOpen
+		return "", g.notOpen()
 	}
 	return auth.IdentityName(perms), nil
 }

@@ -215,6 +215,58 @@ func TestJumpRefusals(t *testing.T) {
 	}
 }
 
+// TestJumpWithSeveralKeys: the first key that opens anything signs in. Who is then
+// refused learns which one it was, and how to have another one tried: in the same
+// words whether there is such a task or not.
+func TestJumpWithSeveralKeys(t *testing.T) {
+	w := newWorld(t)
+	one, two := testenv.NewKey(t, w.dir, "one"), testenv.NewKey(t, w.dir, "two")
+	_, hostKey := w.startJumpAgent("task-1", one)
+	w.startJumpAgent("task-2", two)
+	j := w.newJumper(map[string]ssh.PublicKey{"task-1": hostKey}, "IdentityFile "+two.File, "IdentityFile "+one.File, "LogLevel INFO")
+	var told []string
+	for _, task := range []string{"task-1", "task-9"} {
+		out, err := j.command("-J", "gw", task, "true").CombinedOutput()
+		if err == nil {
+			t.Errorf("%s was entered", task)
+		}
+		told = append(told, strings.ReplaceAll(string(out), task, "TASK"))
+	}
+	want := "you signed in with " + ssh.FingerprintSHA256(two.Signer.PublicKey()) + "; if another key opens it: ssh -J TASK@" + w.ssh + " TASK"
+	if !strings.Contains(told[0], want) || !strings.Contains(told[1], want) {
+		t.Errorf("%q\nlacks %q", told, want)
+	}
+	if out, err := j.command("-J", "task-1@gw", "task-1", "echo in").CombinedOutput(); err != nil || string(out) != "in\n" {
+		t.Errorf("as told: %v: %q", err, out)
+	}
+}
+
+// TestJumpWithNoKey: ssh gives its local user's name to the jump hop. A guest who
+// never typed it reads it, and that it is not to blame.
+func TestJumpWithNoKey(t *testing.T) {
+	w := newWorld(t)
+	k, stranger := testenv.NewKey(t, w.dir, "alice"), testenv.NewKey(t, w.dir, "stranger")
+	w.startJumpAgent("task-1", k)
+	j := w.newJumper(nil, "IdentityFile "+stranger.File, "BatchMode no", "LogLevel INFO")
+	for _, user := range []string{"bob", "task-1"} {
+		out, _ := j.command("-J", user+"@gw", "task-1", "true").CombinedOutput()
+		for _, want := range []string{fmt.Sprintf("opens a task named %q:", user), "With ssh -J the name does not matter, the keys do."} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("as %s: %q lacks %q", user, out, want)
+			}
+		}
+	}
+	long := strings.Repeat("x", 300) + "\x1b[2J"
+	var told string
+	w.dial(long, ssh.PublicKeys(stranger.Signer), ssh.KeyboardInteractive(func(_, text string, _ []string, _ []bool) ([]string, error) {
+		told += text
+		return nil, nil
+	}))
+	if !strings.Contains(told, fmt.Sprintf("%q:", long[:64])) || strings.ContainsRune(told, 0x1b) {
+		t.Errorf("%q", told)
+	}
+}
+
 // TestEndToEndOnlyIsExplained: who asks for a host that only takes end-to-end
 // guests reads where the command is, and whether the key will do there.
 func TestEndToEndOnlyIsExplained(t *testing.T) {

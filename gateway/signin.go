@@ -242,19 +242,21 @@ func (a *signIn) explain(_ ssh.ConnMetadata, client ssh.KeyboardInteractiveChall
 		return nil, err
 	}
 	a.explained = true
-	_, clientErr := client("", refusalText(a.told), nil, nil)
+	_, clientErr := client("", refusalText(a.user, a.told), nil, nil)
 	return nil, errors.Join(err, clientErr)
 }
 
-// refusalText is the same for every name, whether or not it is a task.
-func refusalText(offered []string) string {
+// refusalText is the same for every name, whether or not it is a task. The name
+// is told, as ssh -J takes that of the local user.
+func refusalText(user string, offered []string) string {
 	if len(offered) == 0 {
 		return "Stagedoor: your ssh client offered no key, and there is no other way in.\n" +
 			"Make one with ssh-keygen, or name one with ssh -i FILE; then ask for its public half to be let in."
 	}
-	return "Stagedoor: no key that your ssh client offered opens a task of this name:\n  " +
+	return fmt.Sprintf("Stagedoor: no key that your ssh client offered opens a task named %.64q:\n  ", user) +
 		strings.Join(offered, "\n  ") +
-		"\nCheck the name, and that the job has started; or ask whoever runs the job to let one of these keys in."
+		"\nCheck the name, and that the job has started; or ask whoever runs the job to let one of these keys in." +
+		"\nWith ssh -J the name does not matter, the keys do."
 }
 
 // refused logs a handshake that did not end in a sign-in.
@@ -270,8 +272,11 @@ func (a *signIn) refused(err error) {
 	}
 	a.conn.blame(guestOffence(result, len(a.offered)))
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
-	a.s.log.Info("guest did not sign in", "task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id,
-		"remote", a.conn.remote.String(), "result", result, "offered", a.offered, "reasons", a.reasons, "error", err)
+	args := []any{"task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id, "remote", a.conn.remote.String(), "result", result}
+	if len(a.offered) > 0 {
+		args = append(args, "offered", a.offered, "reasons", a.reasons)
+	}
+	a.s.log.Info("guest did not sign in", append(args, "error", err)...)
 	a.s.audit.Record(audit.GuestRefused{Who: audit.Who{Remote: a.conn.remote.String(), Conn: a.conn.id},
 		User: clip(a.user), Result: result, Offered: a.offered, Reason: clip(err.Error())})
 }
