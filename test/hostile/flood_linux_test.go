@@ -18,8 +18,8 @@ type flood struct {
 	ctx    context.Context
 	held   sync.WaitGroup
 	source int
-	mu     sync.Mutex // guards conns
-	conns  []net.Conn
+	conns  []net.Conn // all
+	quiet  []net.Conn // nobody reads from these before wait does: the race detector knows 8128 goroutines
 }
 
 func newFlood(w *world) *flood {
@@ -27,18 +27,16 @@ func newFlood(w *world) *flood {
 	f := &flood{w: w, ctx: ctx}
 	w.t.Cleanup(func() {
 		cancel()
-		f.mu.Lock()
 		for _, c := range f.conns {
 			c.Close()
 		}
-		f.mu.Unlock()
 		f.held.Wait()
 	})
 	return f
 }
 
 // open makes n connections, each hundred from an address of their own, and has do
-// keep each.
+// keep each. With nil they say nothing.
 func (f *flood) open(n int, address string, do func(context.Context, net.Conn)) {
 	f.w.t.Helper()
 	for i := range n {
@@ -47,14 +45,27 @@ func (f *flood) open(n int, address string, do func(context.Context, net.Conn)) 
 		}
 		c, err := dialFrom(f.ctx, fmt.Sprintf("127.9.%d.%d", f.source/250, 1+f.source%250), address)
 		mustDo(f.w.t, err)
-		f.mu.Lock()
 		f.conns = append(f.conns, c)
-		f.mu.Unlock()
+		if do == nil {
+			f.quiet = append(f.quiet, c)
+			continue
+		}
 		f.held.Go(func() {
 			defer c.Close()
 			do(f.ctx, c)
 		})
 	}
+}
+
+// wait returns when the gateway has hung up on all.
+func (f *flood) wait() {
+	f.w.t.Helper()
+	for i, c := range f.quiet {
+		if !drain(c) {
+			f.w.t.Fatalf("connection %d is still open", i)
+		}
+	}
+	f.held.Wait()
 }
 
 // silent says nothing until the other side hangs up.
@@ -123,8 +134,8 @@ func TestTenThousandSilentConnections(t *testing.T) {
 	f.open(slow, w.https, w.tlsThen("stagedoor-tunnel/1", silent))
 	f.open(slow, w.https, w.tlsThen("stagedoor-tunnel/1", drip("\x00\x01\x00\x01\x00\x00\x00\x01\x00\x00\x00\x00")))
 	f.open(slow, w.private, drip("GET /metrics HTTP/1.1\r\nX: "))
-	f.open(n/2, w.ssh, silent)
-	f.open(n/2-8*slow, w.https, silent)
+	f.open(n/2, w.ssh, nil)
+	f.open(n/2-8*slow, w.https, nil)
 	pending := w.metric("stagedoor_unauthenticated_connections")
 	took := []time.Duration{w.login("task-a", w.alice), w.login("task-a", w.alice)}
 	if err := echoes(session); err != nil {
@@ -135,7 +146,7 @@ func TestTenThousandSilentConnections(t *testing.T) {
 	if pending < float64(n)/2 {
 		t.Errorf("only %.0f connections were pending: the test is not what it says", pending)
 	}
-	f.held.Wait()
+	f.wait()
 	eventually(t, "the places are free", func() bool { return w.metric("stagedoor_unauthenticated_connections") == 0 })
 	eventually(t, "the descriptors are free", func() bool { return w.descriptors() <= descriptors+10 })
 	w.intact()
@@ -147,8 +158,8 @@ func TestSilentConnectionsWithDefaults(t *testing.T) {
 	w := newWorld(t, "limits:", "  handshake_timeout: 20s")
 	w.startAgent("task-a", w.alice)
 	f := newFlood(w)
-	f.open(1500, w.ssh, silent)
-	f.open(1500, w.https, silent)
+	f.open(1500, w.ssh, nil)
+	f.open(1500, w.https, nil)
 	eventually(t, "all places are taken", func() bool { return w.metric("stagedoor_unauthenticated_connections") >= 990 })
 	var coming sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
@@ -157,7 +168,7 @@ func TestSilentConnectionsWithDefaults(t *testing.T) {
 			if c, err := dialFrom(ctx, fmt.Sprintf("127.8.0.%d", 1+i%250), w.ssh); err == nil {
 				defer c.Close()
 			}
-			if i >= 4000 {
+			if i >= 2000 {
 				return
 			}
 		}
