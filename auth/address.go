@@ -46,10 +46,9 @@ type addressPattern struct {
 // and wildcards, where one negated match refuses whatever else matches.
 type addressList []addressPattern
 
-// parseAddressList reads a from= list. never lists the entries that can match
-// no address, because they are host names and names are not resolved; a negated
-// one is an error, for it would keep nobody out.
-func parseAddressList(s string) (list addressList, never []string, err error) {
+// parseAddressList reads a from= list. A host name is an error: names are not
+// resolved, so it would let nobody in, or negated keep nobody out.
+func parseAddressList(s string) (list addressList, err error) {
 	for entry := range strings.SplitSeq(strings.ToLower(s), ",") {
 		body, negated := strings.CutPrefix(entry, "!")
 		prefix, err := parseCIDR(body)
@@ -57,16 +56,16 @@ func parseAddressList(s string) (list addressList, never []string, err error) {
 		case err == nil:
 			list = append(list, addressPattern{negated: negated, prefix: prefix})
 		case body == "" || strings.ContainsAny(body, "/ \t\"!"):
-			return nil, nil, fmt.Errorf("from=: %w", err)
+			return nil, fmt.Errorf("from=: %w", err)
 		case isAddressWildcard(body):
 			list = append(list, addressPattern{negated: negated, wildcard: body})
 		case negated:
-			return nil, nil, fmt.Errorf("from=: host names are not resolved, so %q would keep nobody out: use addresses", entry)
+			return nil, fmt.Errorf("from=: host names are not resolved, so %q would keep nobody out: use addresses", entry)
 		default:
-			never = append(never, entry)
+			return nil, fmt.Errorf("from=: host names are not resolved, so %q would let nobody in: use addresses, as in 192.0.2.0/24 or 10.1.*", entry)
 		}
 	}
-	return list, never, nil
+	return list, nil
 }
 
 // isAddressWildcard tells a pattern that some address can match from a host

@@ -34,8 +34,8 @@ import (
 //   - gateway-ports is our own, and gives PermitGatewayPorts; nothing else does,
 //     other than the permissions of a [Grant];
 //   - a certificate without principals, which to sshd is anybody's, is refused;
-//   - host names in from= are not resolved (sshd's UseDNS no) and so match
-//     nobody: see Warnings; a negated one is an error, as is an empty command=;
+//   - host names in from= are not resolved (sshd's UseDNS no) and an error, as is
+//     an empty command=;
 //   - permitopen= and permitlisten= also close the forwarding of Unix sockets,
 //     which sshd leaves open;
 //   - user-rc and tunnel= are accepted and change nothing: there is neither.
@@ -48,7 +48,6 @@ type AuthorizedKeys struct {
 	entries     []*authorizedKey
 	byKey       map[string][]*authorizedKey // by wire format
 	byAuthority map[string][]*authorizedKey // the lines with cert-authority
-	warnings    []string
 }
 
 // An authorizedKey is one line of the file.
@@ -109,17 +108,10 @@ func (a *AuthorizedKeys) add(entry *authorizedKey) {
 	}
 	wire := string(entry.key.Marshal())
 	by[wire] = append(by[wire], entry)
-	for _, name := range entry.options.neverFrom {
-		a.warnings = append(a.warnings, fmt.Sprintf("%s: from=: host names are not resolved, so %q matches nobody: use addresses", entry.where, name))
-	}
 }
 
 // Source is what the file was called when it was read.
 func (a *AuthorizedKeys) Source() string { return a.name }
-
-// Warnings returns what the reader of the file should know: lines that are
-// valid but do less than they seem to.
-func (a *AuthorizedKeys) Warnings() []string { return slices.Clone(a.warnings) }
 
 // Lines returns the entries, without comment lines, in the form that a [Grant]
 // carries.

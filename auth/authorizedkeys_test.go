@@ -211,6 +211,10 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		"from=\"\"":                          "from=",
 		"from=\"10.0.0.1/8\"":                "10.0.0.0/8",
 		"from=\"10.0.0.0/33\"":               "10.0.0.0/33",
+		"principal=\"alice\"":                "unknown option \"principal=\"; did you mean principals?",
+		"no-port-fowarding":                  "did you mean no-port-forwarding?",
+		"from=\"*.example.com\"":             "would let nobody in",
+		"from=\"10.0.0.1,build1\"":           "\"build1\" would let nobody in",
 		"from=\"*,!evil.example.com\"":       "keep nobody out",
 		"from=\"10.0.0.1 10.0.0.2\"":         "from=",
 		"from=\"10.0.0.1,,10.0.0.2\"":        "from=",
@@ -276,9 +280,9 @@ func TestLinesThatAreRefused(t *testing.T) {
 
 func TestEveryWrongLineIsReported(t *testing.T) {
 	good := line(newSigner(t).PublicKey(), "alice")
-	data := strings.Join([]string{"frob " + good, good, "", "# " + good, "no-pty,x " + good}, "\r\n")
+	data := strings.Join([]string{"zebra " + good, good, "", "# " + good, "no-pty,x " + good}, "\r\n")
 	_, err := ParseAuthorizedKeys("/etc/keys", []byte(data))
-	if err == nil || err.Error() != "/etc/keys:1: unknown option \"frob\"\n/etc/keys:5: unknown option \"x\"" {
+	if err == nil || err.Error() != "/etc/keys:1: unknown option \"zebra\"\n/etc/keys:5: unknown option \"x\"" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -361,8 +365,6 @@ func TestFrom(t *testing.T) {
 		{"10.0.0.0/8,!10.1.0.0/16", []string{"10.2.0.1"}, []string{"10.1.0.1", "11.0.0.1"}},
 		{"!10.1.0.0/16", nil, []string{"10.1.0.1", "10.2.0.1"}}, // negation alone admits nobody
 		{"*,!192.168.*", []string{"10.1.2.3"}, []string{"192.168.1.1"}},
-		{"build.example.com", nil, []string{"10.1.2.3"}},
-		{"*.example.com,10.1.2.3", []string{"10.1.2.3"}, []string{"10.1.2.4"}},
 	} {
 		keys, key, err := parseOne(t, `from="`+c.list+`"`)
 		if err != nil {
@@ -382,20 +384,6 @@ func TestFrom(t *testing.T) {
 		if _, err := keys.Authorize(t.Context(), Identity{Key: key}, Task{}); !errors.Is(err, ErrDenied) {
 			t.Errorf("%s: an unknown address: %v, want ErrDenied", c.list, err)
 		}
-	}
-}
-
-func TestHostNamesInFromAreReported(t *testing.T) {
-	keys, _, err := parseOne(t, `from="*.example.com,10.0.0.1,build1"`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	warnings := keys.Warnings()
-	if len(warnings) != 2 || !strings.HasPrefix(warnings[0], "keys:1: ") || !strings.Contains(warnings[0], `"*.example.com"`) || !strings.Contains(warnings[0], "not resolved") {
-		t.Errorf("warnings %q", warnings)
-	}
-	if keys, _, _ := parseOne(t, `from="10.*,fe80:*,*,???.1.1.1,10.0.0.0/8"`); len(keys.Warnings()) > 0 {
-		t.Errorf("warnings about addresses: %q", keys.Warnings())
 	}
 }
 

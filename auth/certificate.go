@@ -117,11 +117,11 @@ func DescribeUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.
 
 // checkSigned checks the authority's signature and the time.
 func checkSigned(cert *ssh.Certificate, now time.Time) error {
-	if err := checkTimes(cert, now); err != nil {
-		return err
-	}
 	if cert.Signature == nil || !slices.Contains(caSignatures, cert.Signature.Format) {
 		return errors.New("it is signed with an algorithm that is not accepted, such as SHA-1: sign it with ssh-keygen -t rsa-sha2-512, or an ed25519 key")
+	}
+	if err := checkTimes(cert, now); err != nil {
+		return err
 	}
 	// Principals and options are for the caller to check: x/crypto takes an
 	// empty list of principals for anybody's.

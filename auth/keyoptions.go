@@ -3,7 +3,9 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +20,6 @@ type keyOptions struct {
 	principals   []string    // of principals=; nil: a certificate has to name the task
 	restrictive  bool        // from= was given
 	from         addressList // valid if restrictive
-	neverFrom    []string    // entries of from= that match nobody
 	expires      time.Time   // zero: never
 }
 
@@ -167,7 +168,51 @@ func (o *keyOptions) applyFlag(option keyOption) error {
 }
 
 func unknownOption(written string) error {
-	return fmt.Errorf("unknown option %s", quoteWord(written))
+	meant := ""
+	if name := closestOption(strings.ToLower(strings.TrimSuffix(written, "="))); name != "" {
+		meant = fmt.Sprintf("; did you mean %s?", name)
+	}
+	return fmt.Errorf("unknown option %s%s", quoteWord(written), meant)
+}
+
+// closestOption returns the option that a mistyped one stands for, if one differs
+// in no more than two letters.
+func closestOption(name string) string {
+	names := []string{"cert-authority", "restrict", "no-touch-required"}
+	names = append(names, "command", "expiry-time", "from", "permitlisten", "permitopen", "principals")
+	for _, flag := range slices.Sorted(maps.Keys(keyFlags)) {
+		names = append(names, flag, "no-"+flag)
+	}
+	if len(name) > 40 || slices.Contains(names, name) { // to which a value was given
+		return ""
+	}
+	best, distance := "", 1+min(2, len(name)/3)
+	for _, candidate := range names {
+		if d := editDistance(name, candidate); d < distance {
+			best, distance = candidate, d
+		}
+	}
+	return best
+}
+
+// editDistance is that of Levenshtein.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
 }
 
 func (o *keyOptions) set(extension string, on bool) {
@@ -219,7 +264,7 @@ func (o *keyOptions) fromList(value string) (err error) {
 		return errors.New("given twice")
 	}
 	o.restrictive = true
-	o.from, o.neverFrom, err = parseAddressList(value)
+	o.from, err = parseAddressList(value)
 	return err
 }
 

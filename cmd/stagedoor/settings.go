@@ -233,9 +233,6 @@ func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer)
 			r.addItem("guests.authorized_keys", i, "%s", fileError(file, err))
 			continue
 		}
-		for _, w := range keys.Warnings() {
-			r.warnItem("guests.authorized_keys", i, w)
-		}
 		any = append(any, keys)
 	}
 	any = append(any, hook) // last, as it takes the longest; it may be nil
