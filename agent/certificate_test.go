@@ -248,3 +248,19 @@ func TestPolicyForcesNoCommand(t *testing.T) {
 		t.Errorf("a guest is let in, and runs %q", output(t, c, "echo of the guest"))
 	}
 }
+
+// The log says which certificate did not count, and why.
+func TestCertificateRefusedWithAReason(t *testing.T) {
+	ca := testenv.NewKey(t, t.TempDir(), "ca")
+	h := newTestHost(t, func(s *Server) { s.Grant.AuthorizedKeys = []string{"cert-authority " + ca.Line} })
+	h.certify(ca, "-n", "task-1", "-V", "20200101:20200102")
+	if r := h.ssh("", "echo in"); r.status != 255 {
+		t.Errorf("%+v", r)
+	}
+	log := h.logs.String()
+	for _, want := range []string{ssh.FingerprintSHA256(h.guest.PublicKey()) + ` (certificate \"bob\")`, "it expired at 2020-01-0"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("%q is not in the log", want)
+		}
+	}
+}
