@@ -89,6 +89,7 @@ func (w *world) startPair(t *testing.T, name string, more ...string) (address st
 	}
 	agent := testenv.StartProcess(t, []string{
 		"STAGEDOOR_TOKEN=" + strings.TrimSpace(mustRun(t, mint)), "STAGEDOOR_GATEWAY=" + https, "SSL_CERT_FILE=" + certFile, "SHELL=/bin/bash",
+		"HOME=" + dir, // and no profile of whoever runs the tests
 	}, stagedoor("stagedoor-agent"), "connect", "--dir", w.home, "--state-dir", filepath.Join(dir, "agent"))
 	agent.WaitFor("ssh -p ")
 	return address, publicKey(t, filepath.Join(dir, "state", "ssh_host_ed25519_key")), publicKey(t, filepath.Join(dir, "agent", "host_key"))

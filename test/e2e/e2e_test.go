@@ -260,6 +260,7 @@ func (w *world) startAgent(env []string, args ...string) *process {
 	w.t.Helper()
 	env = append([]string{
 		"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca, "SHELL=/bin/bash",
+		"HOME=" + w.dir, // and no profile of whoever runs the tests
 	}, env...)
 	p := spawn(w.t, env, "stagedoor-agent", append([]string{"connect", "--dir", w.home}, args...)...)
 	p.waitFor("ssh -p ")

@@ -135,7 +135,7 @@ func TestEndToEndOnly(t *testing.T) {
 	t.Parallel()
 	w, gateway := jumpWorld(t)
 	agent := spawn(t, []string{
-		"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca, "SHELL=/bin/bash",
+		"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca, "SHELL=/bin/bash", "HOME=" + w.dir,
 	}, "stagedoor-agent", "connect", "--dir", w.home, "--end-to-end-only")
 	command := endToEndCommand(t, agent)
 	l := newLaptop(t, w.key, []string{knownHost(gateway, w.hostKey)})
