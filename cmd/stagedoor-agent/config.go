@@ -98,7 +98,7 @@ func fromEnvironment(f *pflag.FlagSet) error {
 	f.Visit(func(flag *pflag.Flag) { given[flag.Name] = true })
 	var err error
 	f.VisitAll(func(flag *pflag.Flag) {
-		name := "STAGEDOOR_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		name := variableOf(flag)
 		value := os.Getenv(name)
 		if value == "" || given[flag.Name] || given[exclusive[flag.Name]] || flag.Name == "help" {
 			return
@@ -108,6 +108,24 @@ func fromEnvironment(f *pflag.FlagSet) error {
 		}
 	})
 	return err
+}
+
+// warnVariables warns of variables that are close to a setting. Others may be
+// somebody else's: a job has many.
+func warnVariables(f *pflag.FlagSet, stderr io.Writer) {
+	known := []string{"STAGEDOOR_TASK"}
+	f.VisitAll(func(flag *pflag.Flag) {
+		known = append(known, variableOf(flag))
+	})
+	for _, name := range cli.UnknownVariables(known) {
+		if meant := cli.Closest(name, known); meant != "" {
+			fmt.Fprintf(stderr, "stagedoor-agent: warning: the variable %q means nothing; did you mean %s?\n", name, meant)
+		}
+	}
+}
+
+func variableOf(flag *pflag.Flag) string {
+	return "STAGEDOOR_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
 }
 
 // withoutValue keeps the token out of errors.

@@ -76,6 +76,7 @@ func newConnectCommand() *cobra.Command {
 			if err := c.load(cmd.Flags()); err != nil {
 				return err
 			}
+			warnVariables(cmd.Flags(), cmd.ErrOrStderr())
 			return c.connect(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -33,7 +33,7 @@ SIGTERM    (or SIGINT) drains: the listeners close, agents dial again, open
 Exit status: 0 after a signal, 1 when something went wrong, 2 when called wrongly.`
 
 func newGatewayCommand() *cobra.Command {
-	s := source{File: os.Getenv("STAGEDOOR_CONFIG")}
+	s := source{File: os.Getenv("STAGEDOOR_CONFIG"), Strict: true}
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "gateway {--config FILE | --domain NAME} [flags]",

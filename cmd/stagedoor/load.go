@@ -20,6 +20,7 @@ type source struct {
 	File      string         // empty: none
 	Flags     *pflag.FlagSet // made by addConfigFlags; nil: none
 	Installed string         // see orInstalled; empty: nowhere
+	Strict    bool           // STAGEDOOR_* variables that are no setting are mistakes
 }
 
 // installedConfig is where a gateway that is installed as a service has its
@@ -96,6 +97,9 @@ func (s source) load() (*Config, *report) {
 		s.set(values, f, r)
 	}
 	c.validate(r)
+	if s.Strict {
+		validateVariables(r)
+	}
 	return &c, r
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 )
 
 // maxConfigFile is far beyond any configuration.
@@ -254,7 +256,7 @@ func (s schema) closest(key string) string {
 	best, distance := "", 3
 	var elsewhere []string // the right name in the wrong section is as common a slip
 	for _, k := range keys {
-		if d := editDistance(key, k); d < distance {
+		if d := cli.EditDistance(key, k); d < distance {
 			best, distance = k, d
 		}
 		if lastPart(k) == lastPart(key) {
@@ -268,23 +270,3 @@ func (s schema) closest(key string) string {
 }
 
 func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
-
-// editDistance is that of Levenshtein.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
-}
