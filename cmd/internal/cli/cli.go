@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,10 +78,30 @@ func checked(args cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 	return func(cmd *cobra.Command, given []string) error {
 		if err := args(cmd, given); err != nil {
-			return wrong(cmd, err)
+			return wrong(cmd, argumentError(cmd, given))
 		}
 		return nil
 	}
+}
+
+// argumentError says which argument is missing or one too many, where cobra counts
+// them. They are the words in capitals of how the command is used; NAME VALUE of
+// a flag is none.
+func argumentError(cmd *cobra.Command, given []string) error {
+	var wanted []string
+	words := strings.Fields(cmd.Use)
+	for i, word := range words[1:] {
+		if name := strings.Trim(word, "[]."); strings.ToUpper(name) == name && name != "" && name[0] != '-' && !strings.Contains(words[i], "-") {
+			wanted = append(wanted, word)
+		}
+	}
+	if len(given) < len(wanted) && !strings.HasPrefix(wanted[len(given)], "[") {
+		return fmt.Errorf("%s is missing: %s %s", wanted[len(given)], cmd.CommandPath(), strings.Join(words[1:], " "))
+	}
+	if len(given) == 0 {
+		return fmt.Errorf("an argument is missing: %s %s", cmd.CommandPath(), strings.Join(words[1:], " "))
+	}
+	return fmt.Errorf("unexpected argument %q", given[min(len(wanted), len(given)-1)])
 }
 
 func wrong(cmd *cobra.Command, err error) error {
