@@ -25,7 +25,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	h.ssh("", "-W", "127.0.0.1:2")
 	h.ssh("", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:2")
 	for _, want := range []string{
-		`msg="refused a request" task=task-1 remote=%s identity=alice type=exec error="permission denied: exec needs permit-exec@stagedoor, which you were not granted"`,
+		`msg="refused a request" task=task-1 remote=%s identity=alice type=exec error="permission denied: exec needs the permission exec, which you were not granted"`,
 		`msg="refused a request" task=task-1 remote=%s identity=alice type=subsystem error="permission denied: `,
 		`msg="refused a channel" task=task-1 remote=%s identity=alice type=direct-tcpip error=`,
 		`msg="refused a global request" task=task-1 remote=%s identity=alice type=tcpip-forward error="permission denied: `,

@@ -169,7 +169,7 @@ func (r rule) apply(p *ssh.Permissions, from Side, what string, payload []byte) 
 		return denied("the %v may not start %s", from, what)
 	}
 	if len(r.needs) > 0 && !hasAny(p, r.needs) {
-		return denied("%s needs %s, which you were not granted", what, strings.Join(r.needs, " or "))
+		return denied("%s needs the permission %s, which you were not granted", what, shortNames(r.needs))
 	}
 	if r.check != nil {
 		return r.check(p, payload)
@@ -192,6 +192,20 @@ func usable(p *ssh.Permissions) error {
 		}
 	}
 	return nil
+}
+
+// ShortPermission is the name of a permission as people write it, in tokens and in
+// configurations: exec for permit-exec@stagedoor.
+func ShortPermission(name string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(name, "permit-"), "@stagedoor")
+}
+
+func shortNames(names []string) string {
+	short := make([]string, len(names))
+	for i, name := range names {
+		short[i] = ShortPermission(name)
+	}
+	return strings.Join(short, " or ")
 }
 
 func isCriticalOption(name string) bool {
@@ -229,7 +243,7 @@ func checkSubsystem(p *ssh.Permissions, payload []byte) error {
 	}
 	for _, name := range needs {
 		if !hasAny(p, []string{name}) {
-			return denied("subsystem %.64q needs %s, which you were not granted", request.Name, name)
+			return denied("subsystem %.64q needs the permission %s, which you were not granted", request.Name, ShortPermission(name))
 		}
 	}
 	return nil
