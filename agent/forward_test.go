@@ -453,9 +453,9 @@ func TestWithoutPortForwarding(t *testing.T) {
 	delete(p.Extensions, auth.PermitPortForwarding)
 	for kind, c := range guests(t, p, "no-port-forwarding") {
 		_, err := c.Dial("tcp", address)
-		wantRefusal(t, err, ssh.Prohibited, auth.PermitPortForwarding)
+		wantRefusal(t, err, ssh.Prohibited, auth.ShortPermission(auth.PermitPortForwarding))
 		_, err = c.Dial("unix", target(t, "unix", echo))
-		wantRefusal(t, err, ssh.Prohibited, auth.PermitPortForwarding)
+		wantRefusal(t, err, ssh.Prohibited, auth.ShortPermission(auth.PermitPortForwarding))
 		if _, err := c.Listen("tcp", "127.0.0.1:0"); err == nil {
 			t.Errorf("%s: listens", kind)
 		}
@@ -473,7 +473,7 @@ func TestOpenChannelIsJudged(t *testing.T) {
 	defer g.end()
 	g.conn = &ssh.ServerConn{Permissions: p}
 	_, _, err := g.openChannel("forwarded-tcpip", nil)
-	wantRefusal(t, err, ssh.Prohibited, auth.PermitPortForwarding)
+	wantRefusal(t, err, ssh.Prohibited, auth.ShortPermission(auth.PermitPortForwarding))
 }
 
 // hangingConn is what x/crypto can be in the moment in which its connection ends.
