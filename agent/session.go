@@ -18,6 +18,9 @@ type session struct {
 	gone  chan struct{} // closed when the guest has closed the channel, or the connection is lost
 	wg    sync.WaitGroup
 
+	output      sync.Mutex // held while sftp writes; guards outputEnded
+	outputEnded bool
+
 	// Only the request loop uses these until a program has started; it changes none of them afterwards.
 	env      guestEnv
 	term     *terminal // nil without pty-req. A program that started on it owns it.

@@ -274,6 +274,7 @@ func (s *session) stopOutput(payload []byte) error {
 
 // runSFTP serves sftp on the channel.
 func (s *session) runSFTP() exit {
+	defer s.endOutput()
 	done := make(chan error, 1)
 	go func() {
 		defer recoverTo(s.guest.log, func() { done <- errors.New("sftp server failed") })
@@ -317,4 +318,18 @@ func (s *session) Read(p []byte) (int, error) {
 }
 
 // Write sends to the guest, for sftp.
-func (s *session) Write(p []byte) (int, error) { return s.ch.Write(p) }
+func (s *session) Write(p []byte) (int, error) {
+	s.output.Lock()
+	defer s.output.Unlock()
+	if s.outputEnded {
+		return 0, io.ErrClosedPipe
+	}
+	return s.ch.Write(p)
+}
+
+// endOutput keeps the sftp library, which may write for a moment after its server has returned, from doing so beside EOF.
+func (s *session) endOutput() {
+	s.output.Lock()
+	defer s.output.Unlock()
+	s.outputEnded = true
+}
