@@ -160,6 +160,9 @@ func readBody(name string, response *http.Response, api bool) (*answer, error) {
 			ErrUnavailable, name, response.Header.Get("Content-Type"), want)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if err == nil {
+		err = response.Request.Context().Err() // a server that hears of the deadline first can end a cut answer like a whole one
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: the answer of %s broke off: %s", ErrUnavailable, name, plain(err))
 	}

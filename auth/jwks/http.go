@@ -25,7 +25,6 @@ func (o *Options) Client() *http.Client {
 	transport := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: opts.RootCAs},
-		TLSHandshakeTimeout:    opts.Timeout,
 		DisableKeepAlives:      true, // minutes go by between two requests
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -151,6 +150,9 @@ func fetch(client *http.Client, req *http.Request, last *snapshot) (s *snapshot,
 		return &same, nil, nil
 	}
 	data, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = req.Context().Err() // a server that hears of the deadline first can end a cut answer like a whole one
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -76,6 +76,9 @@ func readAnswer(response *http.Response) (*answer, error) {
 		return nil, fmt.Errorf("content type is %.40q, application/json was expected", contentType)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	if err == nil {
+		err = response.Request.Context().Err() // a server that hears of the deadline first can end a cut answer like a whole one
+	}
 	if err != nil {
 		return nil, fmt.Errorf("it broke off: %s", plain(err))
 	}
