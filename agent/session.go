@@ -18,6 +18,8 @@ type session struct {
 	gone  chan struct{} // closed when the guest has closed the channel, or the connection is lost
 	wg    sync.WaitGroup
 
+	replying sync.Mutex // held until a request has its reply: a program that a signal ends must not have CLOSE sent before
+
 	output      sync.Mutex // held while sftp writes; guards outputEnded
 	outputEnded bool
 
@@ -74,18 +76,25 @@ func (s *session) discardStderr() { io.Copy(io.Discard, s.ch.Stderr()) }
 // every channel of the connection.
 func (s *session) serveRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
-		run, err := s.answer(r)
-		switch {
-		case errors.Is(err, auth.ErrDenied) || err != nil && r.Type == "subsystem":
-			s.guest.refused("refused a request", r.Type, err)
-		case err != nil:
-			s.guest.log.Debug("request failed", "type", clipped(r.Type), "error", err)
-		}
-		r.Reply(err == nil, nil)
-		if run != nil {
+		if run := s.serveRequest(r); run != nil {
 			s.goSafely(run) // after the reply, so that output never precedes it
 		}
 	}
+}
+
+// serveRequest answers a request and replies. run, when not nil, is to be called then.
+func (s *session) serveRequest(r *ssh.Request) (run func()) {
+	s.replying.Lock()
+	defer s.replying.Unlock()
+	run, err := s.answer(r)
+	switch {
+	case errors.Is(err, auth.ErrDenied) || err != nil && r.Type == "subsystem":
+		s.guest.refused("refused a request", r.Type, err)
+	case err != nil:
+		s.guest.log.Debug("request failed", "type", clipped(r.Type), "error", err)
+	}
+	r.Reply(err == nil, nil)
+	return run
 }
 
 // answer does what a request asks for. run, when not nil, is to be called once the guest was told that it is under way.

@@ -191,6 +191,8 @@ func (s *session) runner(p plan, run func() exit) func() {
 // finish says how the program ended, then EOF, then CLOSE. No EOF goes out before: a multiplexed OpenSSH client would close the
 // channel as soon as both sides have sent one, and then take no exit-status.
 func (s *session) finish(e exit) {
+	s.replying.Lock()
+	defer s.replying.Unlock()
 	e.send(s.ch)
 	s.ch.CloseWrite()
 	s.ch.Close()
