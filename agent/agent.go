@@ -37,6 +37,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/agent/hold"
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/tunnel"
@@ -81,6 +82,18 @@ type Agent struct {
 	// Labels describe the host to the gateway.
 	Labels map[string]string
 
+	// Clocks say how long Hold holds the job. What they leave open the grant says; it also caps the hard end.
+	Clocks hold.Settings
+	// ControlSocket is where the control socket is made, by which other processes of the same user reach the agent (see
+	// DialControl): a path in a directory that exists, at which nothing else may be. Empty: in a fresh private directory.
+	ControlSocket string
+	// Program, when set, is the path of the program that sessions find on their PATH as stagedoor: it is called by that name with
+	// a verb, and finds the control socket in the environment (ControlVariable). Guests without the permission for it do not.
+	Program string
+
+	// Changed, when set, is told the status whenever state, guests or the deadline of the hold have changed, never twice at once.
+	// While guests are active the deadline moves all the time; that alone is told once a minute at most. It must not block.
+	Changed func(hold.Status)
 	// Registered is called each time the gateway has let the host in, never twice at once. It must not block.
 	Registered func(Registration)
 	// State, when set, is told how the tunnel fares, as tunnel.Dialer.OnState is.
@@ -119,6 +132,8 @@ type Registration struct {
 	Fingerprint string
 	// Deadline is when the registration ends; zero means that the gateway set none.
 	Deadline time.Time
+	// ControlSocket is the path of the agent's control socket.
+	ControlSocket string
 }
 
 // Run serves guests until ctx ends or the gateway refuses the host for good. It returns ctx.Err() or an error that wraps the
