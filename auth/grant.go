@@ -20,7 +20,8 @@ import (
 // travels in the host token. In JSON:
 //
 //	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600,
-//	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"], "accounts": ["github:alice#583231"]}
+//	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"], "accounts": ["github:alice#583231"],
+//	 "hold": {"hard": "1h"}}
 //
 // A member that this version does not know is an error: it might be a
 // restriction.
@@ -45,6 +46,8 @@ type Grant struct {
 	// AuthorizedKeys without options: forge:login, forge:login#id or forge:#id,
 	// at most 100. Package forge says what they mean, and looks their keys up.
 	Accounts []string
+	// Hold bounds how long a job is held for them. Nil: the agent decides.
+	Hold *GrantHold
 }
 
 // maxAccounts bounds what is looked up for one task.
@@ -76,6 +79,7 @@ func (g *Grant) members(until **jwt.NumericDate) map[string]any {
 		"permit_open":     &g.PermitOpen,
 		"permit_listen":   &g.PermitListen,
 		"accounts":        &g.Accounts,
+		"hold":            &g.Hold,
 	}
 }
 
@@ -92,6 +96,9 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	}
 	if !g.Until.IsZero() {
 		members["until"] = g.Until.Unix()
+	}
+	if g.Hold != nil {
+		members["hold"] = g.Hold
 	}
 	return marshalJSON(members)
 }
