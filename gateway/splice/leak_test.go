@@ -1,7 +1,6 @@
 package splice
 
 import (
-	"bufio"
 	"os"
 	"os/exec"
 	"strings"
@@ -9,7 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/sshwire"
 )
 
 // TestLeakOfXCrypto runs itself in a process of its own, which may end with the
@@ -113,17 +113,15 @@ func breakHandshake(t *testing.T, wires *Wires) {
 		_, err := serve(wires.Wrap(near))
 		served <- err
 	}()
-	p := &peer{t: t, conn: far, r: bufio.NewReader(far), isGuest: true}
-	if err := p.handshake(); err != nil {
+	p, err := sshwire.Client(far)
+	if err != nil {
 		t.Fatal(err)
 	}
-	messages := [][]byte{ssh.Marshal(struct {
-		Service string `sshtype:"5"`
-	}{"nonsense"})}
+	messages := [][]byte{sshwire.Service("nonsense")}
 	for range 100 {
 		messages = append(messages, global("more", false, ""))
 	}
-	p.send(messages...)
+	p.Send(messages...)
 	if err := await(t, served, "the handshake to fail"); err == nil {
 		t.Error("the handshake did not fail")
 	}

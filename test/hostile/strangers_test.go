@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/internal/sshwire"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
@@ -49,9 +50,6 @@ func noise(seed uint64, n int) []byte {
 	return b
 }
 
-// plainPacket is a packet before the key exchange.
-func plainPacket(payload []byte) []byte { return new(wire).appendPacket(nil, payload) }
-
 // TestWireBeforeKeyExchange sends what no client says, and a good handshake with
 // bits flipped, and has the gateway hang up each time.
 func TestWireBeforeKeyExchange(t *testing.T) {
@@ -66,14 +64,14 @@ func TestWireBeforeKeyExchange(t *testing.T) {
 		append(lengths(0), make([]byte, 64)...), append(lengths(1), 0), append(lengths(1<<31), make([]byte, 1<<16)...),
 		append(lengths(0xffffffff), make([]byte, 1<<16)...), append(lengths(256<<10+1), make([]byte, 300<<10)...), // RFC 4253: 35000 is enough
 		append(lengths(12), bytes.Repeat([]byte{255}, 12)...), // nothing but padding
-		append([]byte(version), plainPacket([]byte{msgNewKeys})...),
-		append([]byte(version), bytes.Repeat(plainPacket([]byte{2, 0, 0, 0, 0}), 1000)...), // ignore, which strict key exchange forbids
-		append([]byte(version), plainPacket(append([]byte{msgKexInit}, bytes.Repeat([]byte{0xff}, 64)...))...),
-		append([]byte(version), plainPacket(kexInit()[:40])...),
-		append(append([]byte(version), plainPacket(kexInit())...), plainPacket(append([]byte{30, 0, 0, 0, 32}, make([]byte, 32)...))...), // a point of low order
-		append(append([]byte(version), plainPacket(kexInit())...), plainPacket([]byte{30, 0xff, 0xff, 0xff, 0xff})...),
+		append([]byte(version), sshwire.PlainPacket([]byte{msgNewKeys})...),
+		append([]byte(version), bytes.Repeat(sshwire.PlainPacket([]byte{2, 0, 0, 0, 0}), 1000)...), // ignore, which strict key exchange forbids
+		append([]byte(version), sshwire.PlainPacket(append([]byte{msgKexInit}, bytes.Repeat([]byte{0xff}, 64)...))...),
+		append([]byte(version), sshwire.PlainPacket(sshwire.KexInit()[:40])...),
+		append(append([]byte(version), sshwire.PlainPacket(sshwire.KexInit())...), sshwire.PlainPacket(append([]byte{30, 0, 0, 0, 32}, make([]byte, 32)...))...), // a point of low order
+		append(append([]byte(version), sshwire.PlainPacket(sshwire.KexInit())...), sshwire.PlainPacket([]byte{30, 0xff, 0xff, 0xff, 0xff})...),
 	}
-	good := append(append([]byte(version), plainPacket(kexInit())...), plainPacket(append([]byte{30, 0, 0, 0, 32}, noise(1, 32)...))...)
+	good := append(append([]byte(version), sshwire.PlainPacket(sshwire.KexInit())...), sshwire.PlainPacket(append([]byte{30, 0, 0, 0, 32}, noise(1, 32)...))...)
 	for i := range uint64(300) {
 		bad := bytes.Clone(good)
 		for j, at := range noise(i, 1+int(i%4)) {
@@ -112,25 +110,25 @@ func TestMessagesBeforeSignIn(t *testing.T) {
 	}{"session", 0, 1 << 20, 1 << 15})
 	early := map[string][][]byte{
 		"a channel":                    {open},
-		"a channel behind the service": {service("ssh-userauth"), open},
-		"the connection's service":     {service("ssh-connection"), open},
-		"a global request":             {service("ssh-userauth"), append([]byte{80, 0, 0, 0, 13}, "tcpip-forward\x01"...)},
-		"success":                      {service("ssh-userauth"), {msgAuthSuccess}, open},
-		"an answer to no question":     {service("ssh-userauth"), {61, 0, 0, 0, 1, 0, 0, 0, 0}, open},
-		"data":                         {service("ssh-userauth"), append([]byte{94, 0, 0, 0, 0, 0, 0, 0, 1}, 'x')},
-		"an unknown message":           {service("ssh-userauth"), {200}, open},
+		"a channel behind the service": {sshwire.Service("ssh-userauth"), open},
+		"the connection's service":     {sshwire.Service("ssh-connection"), open},
+		"a global request":             {sshwire.Service("ssh-userauth"), append([]byte{80, 0, 0, 0, 13}, "tcpip-forward\x01"...)},
+		"success":                      {sshwire.Service("ssh-userauth"), {msgAuthSuccess}, open},
+		"an answer to no question":     {sshwire.Service("ssh-userauth"), {61, 0, 0, 0, 1, 0, 0, 0, 0}, open},
+		"data":                         {sshwire.Service("ssh-userauth"), append([]byte{94, 0, 0, 0, 0, 0, 0, 0, 1}, 'x')},
+		"an unknown message":           {sshwire.Service("ssh-userauth"), {200}, open},
 		"empty":                        {{}},
 	}
 	for i := range uint64(200) {
 		m := noise(i, 1+int(i))
 		m[0] = byte(i)
-		early[fmt.Sprint("message ", i)] = [][]byte{service("ssh-userauth"), m, open}
+		early[fmt.Sprint("message ", i)] = [][]byte{sshwire.Service("ssh-userauth"), m, open}
 	}
 	for name, messages := range early {
 		p := w.wire()
-		p.send(messages...)
+		p.Send(messages...)
 		for {
-			b, err := p.receive()
+			b, err := p.Receive()
 			if err != nil {
 				break
 			}
@@ -159,7 +157,7 @@ func TestWireAfterSignIn(t *testing.T) {
 	fuzz := func(do func(p *wire)) {
 		t.Helper()
 		p := w.wire()
-		mustDo(t, p.signIn("task-a", w.alice.Signer))
+		mustDo(t, p.SignInKey("task-a", w.alice.Signer))
 		do(p)
 		p.conn.(*net.TCPConn).CloseWrite()
 		if !drain(p.conn) {
@@ -178,16 +176,16 @@ func TestWireAfterSignIn(t *testing.T) {
 				if j%3 == 0 {
 					copy(m[1:], []byte{0, 0, 0, byte(j % 8)}) // a channel or length that may exist
 				}
-				p.send(m)
+				p.Send(m)
 			}
 		})
 	}
 	for _, garbage := range [][]byte{noise(1, 1<<16), bytes.Repeat([]byte{0}, 1000), bytes.Repeat([]byte{255}, 1000)} {
 		fuzz(func(p *wire) { p.conn.Write(garbage) })
 	}
-	fuzz(func(p *wire) { p.send(kexInit()) }) // a rekey that stalls
-	fuzz(func(p *wire) { p.send(kexInit(), kexInit(), []byte{msgNewKeys}) })
-	fuzz(func(p *wire) { p.send(service("ssh-userauth"), p.authRequest("task-b", w.alice.Signer)) }) // a second sign-in
+	fuzz(func(p *wire) { p.Send(sshwire.KexInit()) }) // a rekey that stalls
+	fuzz(func(p *wire) { p.Send(sshwire.KexInit(), sshwire.KexInit(), []byte{msgNewKeys}) })
+	fuzz(func(p *wire) { p.Send(sshwire.Service("ssh-userauth"), p.AuthRequest("task-b", w.alice.Signer)) }) // a second sign-in
 	w.intact()
 }
 
@@ -216,23 +214,23 @@ func TestAuthFloods(t *testing.T) {
 		"one's key":        func(int) []byte { return request("task-b", "publickey", offeredKey(w.bob)) },
 		"unknown methods":  func(i int) []byte { return request("task-b", fmt.Sprint("method", i), nil) },
 		"huge names":       func(int) []byte { return request(strings.Repeat("x", 200<<10), "none", nil) },
-		"another service":  func(int) []byte { return append([]byte{50}, service("x")...) },
+		"another service":  func(int) []byte { return append([]byte{50}, sshwire.Service("x")...) },
 		"half a request":   func(int) []byte { return []byte{50, 0, 0, 0, 9, 'x'} },
 		"interactive ones": func(int) []byte { return request("task-b", "keyboard-interactive", make([]byte, 8)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := w.wire()
-			p.send(service("ssh-userauth"))
+			p.Send(sshwire.Service("ssh-userauth"))
 			answers := 0
 			go func() {
 				for i := range 5000 {
-					if p.send(next(i)) != nil {
+					if p.Send(next(i)) != nil {
 						return
 					}
 				}
 			}()
 			for {
-				b, err := p.receive()
+				b, err := p.Receive()
 				if err != nil {
 					break
 				}
@@ -275,22 +273,22 @@ func TestGiantRSAKeys(t *testing.T) {
 	tries := 0
 	for tries < attempts {
 		p := w.wire()
-		p.send(service("ssh-userauth"))
-		mustDo(t, p.expect(msgServiceAccept))
+		p.Send(sshwire.Service("ssh-userauth"))
+		mustDo(t, p.Expect(msgServiceAccept))
 		for range 6 {
 			key := giant([]int{16384, 65536, 131072}[tries%3], []int64{65537, 1<<31 - 1}[tries%2])
 			signature := ssh.Marshal(struct {
 				Format string
 				Blob   []byte
 			}{"rsa-sha2-512", noise(4, 16384/8)})
-			p.send(ssh.Marshal(struct {
+			p.Send(ssh.Marshal(struct {
 				User, Service, Method string `sshtype:"50"`
 				HasSignature          bool
 				Algorithm             string
 				Key, Signature        []byte
 			}{"task-b", "ssh-connection", "publickey", true, "rsa-sha2-512", key, signature}))
 			tries++
-			if b, err := p.receive(); err != nil || b[0] == msgAuthSuccess {
+			if b, err := p.Receive(); err != nil || b[0] == msgAuthSuccess {
 				break
 			}
 		}

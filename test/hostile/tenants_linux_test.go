@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/internal/sshwire"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -208,11 +209,11 @@ func TestOtherTenant(t *testing.T) {
 		into("jumps of " + user)
 	}
 	p := w.wire() // alice's key and bob's signature
-	p.send(service("ssh-userauth"))
-	mustDo(t, p.expect(msgServiceAccept))
-	forged := p.authRequest("task-a", forgedSigner{w.alice.Signer.PublicKey(), w.bob.Signer})
-	p.send(forged)
-	if b, err := p.receive(); err == nil && b[0] == msgAuthSuccess {
+	p.Send(sshwire.Service("ssh-userauth"))
+	mustDo(t, p.Expect(msgServiceAccept))
+	forged := p.AuthRequest("task-a", forgedSigner{w.alice.Signer.PublicKey(), w.bob.Signer})
+	p.Send(forged)
+	if b, err := p.Receive(); err == nil && b[0] == msgAuthSuccess {
 		t.Error("alice's key with bob's signature opens her task")
 	}
 	key := testenv.Signer(t).PublicKey().Marshal()
