@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // securityKey makes the public half of a key that only a security key could
@@ -490,7 +492,7 @@ func FuzzParseAuthorizedKeys(f *testing.F) {
 		keys, err := ParseAuthorizedKeys("f", data)
 		if err != nil {
 			for l := range strings.SplitSeq(err.Error(), "\n") {
-				checkText(t, errors.New(l))
+				testenv.CheckText(t, errors.New(l))
 				if !strings.HasPrefix(l, "f:") {
 					t.Fatalf("an error without a line: %q", err)
 				}

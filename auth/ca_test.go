@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 const someTask = TaskID("task-1234")
@@ -237,7 +239,7 @@ func TestGuestCertificateIsRefused(t *testing.T) {
 			t.Errorf("%s: %v, %v, want ErrDenied and %q", what, p, err, c.want)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 	raw := good.Marshal()
 	if _, err := CheckGuestCertificate(raw, nil, someTask, someAddr, noon); !errors.Is(err, ErrDenied) {
@@ -390,7 +392,7 @@ func FuzzCheckGuestCertificate(f *testing.F) {
 func checkFuzzed(t *testing.T, ca ssh.Signer, raw []byte) {
 	p, err := CheckGuestCertificate(raw, ca.PublicKey(), someTask, someAddr, noon)
 	if err != nil {
-		checkText(t, err)
+		testenv.CheckText(t, err)
 		if !errors.Is(err, ErrDenied) || p != nil {
 			t.Fatalf("%v, %v", p, err)
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/printable"
 )
 
 // caSignatures are the algorithms by which an authority may sign. x/crypto would
@@ -110,9 +112,9 @@ func DescribeKey(key ssh.PublicKey) string {
 // why. That reveals nothing about tasks, and may be shown to a stranger.
 func DescribeUserCertificate(cert *ssh.Certificate, remote netip.Addr, now time.Time) string {
 	if err := checkUserCertificate(cert, remote, now); err != nil {
-		return printable(err.Error(), maxErrorText)
+		return printable.Text(err.Error(), maxErrorText)
 	}
-	return printable(fmt.Sprintf("it lists the principals %.200q", cert.ValidPrincipals), maxErrorText)
+	return printable.Text(fmt.Sprintf("it lists the principals %.200q", cert.ValidPrincipals), maxErrorText)
 }
 
 // checkSigned checks the authority's signature and the time.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func readPublicKey(t testing.TB, dir, name string) ssh.PublicKey {
@@ -323,7 +325,7 @@ func FuzzUserCertificate(f *testing.F) {
 		}
 		p, err := authorizeByGrant(t, g, Identity{Key: key, Remote: from("192.0.2.1")}, noon)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			if !errors.Is(err, ErrDenied) || p != nil {
 				t.Fatalf("%v, %v", p, err)
 			}
@@ -359,7 +361,7 @@ func TestDescribeUserCertificate(t *testing.T) {
 		c.ValidPrincipals = slices.Repeat([]string{"\x1b]0;" + strings.Repeat("x", 300)}, 50)
 	})
 	for _, got := range []string{DescribeUserCertificate(long, here, noon), DescribeKey(long)} {
-		checkText(t, errors.New(got))
+		testenv.CheckText(t, errors.New(got))
 	}
 	if got, print := DescribeKey(long), ssh.FingerprintSHA256(long.Key); !strings.HasPrefix(got, print+` (certificate "a[2J\"`) {
 		t.Errorf("described as %q", got)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func authorizeByGrant(t testing.TB, g *Grant, id Identity, now time.Time) (*ssh.Permissions, error) {
@@ -272,7 +274,7 @@ func FuzzGrantJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var g Grant
 		if err := g.UnmarshalJSON(data); err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			return
 		}
 		written, err := marshalJSON(g)
@@ -287,7 +289,7 @@ func FuzzGrantJSON(f *testing.F) {
 			t.Fatalf("%s becomes %s", written, twice)
 		}
 		if err := g.Check(); err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		} else if usable(g.Permitted()) != nil {
 			t.Fatalf("%s permits nothing, and passes the check", written)
 		}

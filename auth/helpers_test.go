@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
@@ -20,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// noon is a moment for tests with a clock of their own.
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// noon is when tests with a clock of their own begin.
+var noon = testenv.Noon
 
 func at(t time.Time) func() time.Time { return func() time.Time { return t } }
 
@@ -98,12 +97,3 @@ func parsePublicKey(t testing.TB, data []byte) ssh.PublicKey {
 }
 
 func from(addr string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(addr), 50000) }
-
-// checkText fails when an error would not fit on one line of a log, or could
-// play tricks on a terminal.
-func checkText(t testing.TB, err error) {
-	t.Helper()
-	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		t.Errorf("error text %.1000q", s)
-	}
-}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 var taskNames = []string{string(someTask), string(someTask) + ".terminal.example.com"}
@@ -107,7 +109,7 @@ func TestHostCertificatesMadeBySSHKeygen(t *testing.T) {
 			t.Errorf("%s: %v, want %q", flags, err, want)
 		}
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 	}
 	for hash, want := range map[string]bool{"rsa-sha2-512": true, "ssh-rsa": false} {
@@ -217,7 +219,7 @@ func FuzzCheckHostCertificate(f *testing.F) {
 			return
 		}
 		if err := CheckHostCertificate(cert, key, someTask, noon); err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		} else if string(cert.Marshal()) != good {
 			t.Fatalf("a certificate that nobody signed is good: %q", raw)
 		}

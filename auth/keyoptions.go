@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/typo"
 )
 
 // keyOptions is what stands before the key on an authorized_keys line.
@@ -183,36 +185,10 @@ func closestOption(name string) string {
 	for _, flag := range slices.Sorted(maps.Keys(keyFlags)) {
 		names = append(names, flag, "no-"+flag)
 	}
-	if len(name) > 40 || slices.Contains(names, name) { // to which a value was given
+	if slices.Contains(names, name) { // to which a value was given
 		return ""
 	}
-	best, distance := "", 1+min(2, len(name)/3)
-	for _, candidate := range names {
-		if d := editDistance(name, candidate); d < distance {
-			best, distance = candidate, d
-		}
-	}
-	return best
-}
-
-// editDistance is that of Levenshtein.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
+	return typo.Closest(name, names)
 }
 
 func (o *keyOptions) set(extension string, on bool) {

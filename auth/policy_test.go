@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestPolicyTravels(t *testing.T) {
@@ -98,7 +100,7 @@ func TestPoliciesThatPermitNothing(t *testing.T) {
 			t.Errorf("%.80s: error %v, want %q", data, err, want)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 		if p == nil || len(Intersect(FullPermissions(), p).Extensions) > 0 {
 			t.Errorf("%.80s permits %+v", data, p)
 		}
@@ -147,7 +149,7 @@ func FuzzParsePolicy(f *testing.F) {
 			t.Fatal("a policy became none")
 		}
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			if len(p.Extensions)+len(p.CriticalOptions) > 0 {
 				t.Fatalf("%+v beside %v", p, err)
 			}

@@ -1,10 +1,9 @@
 package auth
 
 import (
-	"errors"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/stagedoor/stagedoor/internal/printable"
 )
 
 // What strangers wrote ends up in logs and on terminals: in names by way of a
@@ -16,25 +15,8 @@ const (
 )
 
 // identityName makes a name of what somebody wrote behind a key.
-func identityName(s string) string { return strings.TrimSpace(printable(s, maxIdentityName)) }
+func identityName(s string) string { return strings.TrimSpace(printable.Text(s, maxIdentityName)) }
 
 // plain makes an error whose text is printable. It wraps nothing: no caller
 // tells these errors apart.
-func plain(err error) error { return errors.New(printable(err.Error(), maxErrorText)) }
-
-// printable drops what cannot be printed, and what is beyond limit bytes.
-func printable(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
-}
+func plain(err error) error { return printable.Error(err, maxErrorText) }

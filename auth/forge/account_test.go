@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestParseAccount(t *testing.T) {
@@ -45,7 +47,7 @@ func TestParseAccountRefuses(t *testing.T) {
 			t.Errorf("ParseAccount(%.80q) = %+v", text, a)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 }
 
@@ -97,7 +99,7 @@ func FuzzParseAccount(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		a, err := ParseAccount(s)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			return
 		}
 		if again, err := ParseAccount(a.String()); err != nil || again != a {

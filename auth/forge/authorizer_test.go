@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 var _ auth.Authorizer = (*Authorizer)(nil)
@@ -73,14 +74,14 @@ func TestAuthorizer(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, p, err)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 
 	a.Operator = true
 	if p, err := ask(key, task("build", nil)); err != nil || len(p.Extensions) != 1+len(auth.DefaultPermissions().Extensions) {
 		t.Errorf("an operator's account: %+v, %v", p, err)
 	}
-	f.clock.pass(time.Hour)
+	f.clock.Advance(time.Hour)
 	if p, err := ask(key, task("build", nil)); !errors.Is(err, auth.ErrDenied) {
 		t.Errorf("an hour later: %v, %v", p, err)
 	}

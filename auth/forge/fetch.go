@@ -2,19 +2,17 @@ package forge
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 )
 
 // How a forge is spared.
@@ -58,22 +56,6 @@ type answer struct {
 	more      bool // there are further pages
 }
 
-// newClient makes the client for all forges. Redirects are answers to it.
-func newClient(roots *x509.CertPool) *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConnsPerHost:    atOnce,
-			IdleConnTimeout:        30 * time.Second,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
 // get asks the forge. Errors wrap ErrNoAccount for a 404, and ErrUnavailable for
 // all else.
 func (s *site) get(ctx context.Context, u *url.URL, etag string, api bool) (*answer, error) {
@@ -94,7 +76,7 @@ func (s *site) get(ctx context.Context, u *url.URL, etag string, api bool) (*ans
 	response, err := s.client.Do(request)
 	s.heard(ctx, api, err)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s does not answer: %s", ErrUnavailable, s.Name, plain(err))
+		return nil, fmt.Errorf("%w: %s does not answer: %w", ErrUnavailable, s.Name, httpclient.Cause(err))
 	}
 	defer response.Body.Close()
 	return s.read(response, etag, api)
@@ -155,19 +137,12 @@ func readBody(name string, response *http.Response, api bool) (*answer, error) {
 	if api {
 		want = "application/json"
 	}
-	if got, _, err := mime.ParseMediaType(response.Header.Get("Content-Type")); err != nil || got != want {
-		return nil, fmt.Errorf("%w: %s answers with %.40q, %s was expected: is its URL right?",
-			ErrUnavailable, name, response.Header.Get("Content-Type"), want)
+	if err := httpclient.CheckType(response, want); err != nil {
+		return nil, fmt.Errorf("%w: the answer of %s: %w: is its URL right?", ErrUnavailable, name, err)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
-	if err == nil {
-		err = response.Request.Context().Err() // a server that hears of the deadline first can end a cut answer like a whole one
-	}
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the answer of %s broke off: %s", ErrUnavailable, name, plain(err))
-	}
-	if len(body) > maxBody {
-		return nil, fmt.Errorf("%w: the answer of %s is longer than %d bytes", ErrUnavailable, name, maxBody)
+		return nil, fmt.Errorf("%w: the answer of %s cannot be read: %w", ErrUnavailable, name, httpclient.Cause(err))
 	}
 	return &answer{body: body, etag: etagOf(response), more: strings.Contains(response.Header.Get("Link"), `rel="next"`)}, nil // RFC 8288
 }
@@ -289,23 +264,4 @@ func (b *budget) take(now time.Time) bool {
 	}
 	b.left--
 	return true
-}
-
-// plain makes text of what a library says of an exchange: the cause alone, as the
-// URL is known, and printable, as it may quote what came in.
-func plain(err error) string {
-	var of *url.Error
-	if errors.As(err, &of) {
-		err = of.Err
-	}
-	text := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			return -1
-		}
-		return r
-	}, err.Error())
-	if len(text) > 200 {
-		text = strings.ToValidUTF8(text[:200], "")
-	}
-	return text
 }

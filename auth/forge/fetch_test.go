@@ -3,18 +3,18 @@ package forge
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // answers replies with a body to every request.
@@ -98,7 +98,7 @@ func TestAnswersOfNoUse(t *testing.T) {
 			wantKeys(t, r, "forge:alice", key)
 			f.fault(fault)
 			f.noETag = true
-			f.clock.pass(6 * time.Minute)
+			f.clock.Advance(6 * time.Minute)
 			wantKeys(t, r, "forge:alice", key) // stale
 
 			fresh := f.resolver(t, nil)
@@ -106,7 +106,7 @@ func TestAnswersOfNoUse(t *testing.T) {
 			if !errors.Is(err, ErrUnavailable) || len(keys) > 0 {
 				t.Fatalf("without a copy: %v, %v", keys, err)
 			}
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		})
 	}
 }
@@ -191,19 +191,19 @@ func TestRateLimits(t *testing.T) {
 			f.set(2, person{login: "bob", keys: line(key)})
 			r := f.resolver(t, func(c *Config) { c.NegativeFor, c.FreshFor, c.StaleFor = 1, 1, 2*time.Hour })
 			wantKeys(t, r, "forge:alice", key)
-			f.clock.pass(1)
+			f.clock.Advance(1)
 			f.fault(always(test.status, test.headers...))
 			wantKeys(t, r, "forge:alice", key) // stale
 			f.fault(nil)
 			f.requests()
 
-			f.clock.pass(test.until - 2*time.Millisecond) // dates have whole seconds
+			f.clock.Advance(test.until - 2*time.Millisecond) // dates have whole seconds
 			wantKeys(t, r, "forge:alice", key)
 			if _, err := r.Keys(t.Context(), account(t, "forge:bob")); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("another account meanwhile: %v", err)
 			}
 			wantRequests(t, f)
-			f.clock.pass(2 * time.Second)
+			f.clock.Advance(2 * time.Second)
 			wantKeys(t, r, "forge:bob", key)
 		})
 	}
@@ -247,7 +247,7 @@ func TestToken(t *testing.T) {
 			always(401), always(403), always(302, "Location", "https://evil.example/"), always(500), func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 		} {
 			f.fault(fault)
-			f.clock.pass(2 * time.Minute)
+			f.clock.Advance(2 * time.Minute)
 			_, err := r.Keys(t.Context(), account(t, "forge:#8"))
 			if err == nil || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("%s: error %v", kind, err)
@@ -287,7 +287,7 @@ func TestNewRefuses(t *testing.T) {
 		if strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", name, err)
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 }
 
@@ -354,17 +354,6 @@ func TestTLS(t *testing.T) {
 	if _, err := r.Keys(t.Context(), account(t, "forge:alice")); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a forge that nobody vouches for: %v", err)
 	}
-
-	old := httptest.NewUnstartedServer(f)
-	old.Config.ErrorLog = f.Config.ErrorLog
-	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}
-	old.StartTLS()
-	t.Cleanup(old.Close)
-	f.roots().AddCert(old.Certificate())
-	r = f.resolver(t, func(c *Config) { c.Forges[0].URL = old.URL })
-	if _, err := r.Keys(t.Context(), account(t, "forge:alice")); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("TLS 1.1: %v", err)
-	}
 	wantRequests(t, f)
 }
 
@@ -377,11 +366,11 @@ func FuzzKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fromPage, err := parseKeys(data)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 		fromAPI, err := parseAPIKeys(data)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 		for _, k := range append(fromPage, fromAPI...) {
 			if again, err := ssh.ParsePublicKey([]byte(k.wire)); err != nil || string(again.Marshal()) != k.wire {

@@ -62,9 +62,10 @@ package forge
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 )
 
 // Errors of look-ups wrap one of the two.
@@ -159,23 +160,11 @@ func (f *Forge) defaultAPI(web *url.URL) *url.URL {
 // parseURL takes https, and http for loopback addresses where that is allowed.
 // What is wrong is said without the URL: it may hold a password.
 func parseURL(s string, allowHTTP bool) (*url.URL, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Hostname() == "" || u.Opaque != "":
-		return nil, errors.New("its URL cannot be read: write https://host")
-	case u.User != nil:
-		return nil, errors.New("its URL holds a user name or password: give a token instead")
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("its URL has a query or fragment: leave them out")
-	case u.Scheme != "https" && !(u.Scheme == "http" && allowHTTP && isLoopback(u.Hostname())):
-		return nil, errors.New("its URL must begin with https://")
+	u, err := httpclient.ParseURL(s, allowHTTP)
+	if err == nil && u.RawQuery != "" {
+		err = errors.New("its URL has a query: leave it out")
 	}
-	return u, nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
+	return u, err
 }
 
 // checkName says what is wrong with the name of a forge.

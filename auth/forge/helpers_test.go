@@ -3,46 +3,26 @@ package forge
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
 	"fmt"
 	"hash/fnv"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
-	"unicode"
 
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // noon is when tests with a clock of their own begin.
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-
-// A clock stands still until it is told.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) pass(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
+var noon = testenv.Noon
 
 func newPublicKey(t testing.TB) ssh.PublicKey {
 	t.Helper()
@@ -72,7 +52,7 @@ type person struct {
 type fake struct {
 	*httptest.Server
 	kind  Kind
-	clock *clock
+	clock *testenv.Clock
 
 	mu     sync.Mutex // guards what follows
 	people map[int64]person
@@ -84,18 +64,15 @@ type fake struct {
 
 func newFake(t testing.TB, kind Kind) *fake {
 	t.Helper()
-	f := &fake{kind: kind, people: map[int64]person{}, clock: &clock{now: noon}}
-	f.Server = httptest.NewUnstartedServer(f)
-	f.Config.ErrorLog = log.New(io.Discard, "", 0)
-	f.StartTLS()
-	t.Cleanup(f.Close)
+	f := &fake{kind: kind, people: map[int64]person{}, clock: new(testenv.Clock)}
+	f.Server = testenv.NewTLSServer(t, f)
 	return f
 }
 
 // resolver asks this forge under the name "forge". change may be nil.
 func (f *fake) resolver(t testing.TB, change func(*Config)) *Resolver {
 	t.Helper()
-	c := Config{Forges: []Forge{{Name: "forge", Kind: f.kind, URL: f.URL}}, RootCAs: f.roots(), Now: f.clock.Now}
+	c := Config{Forges: []Forge{{Name: "forge", Kind: f.kind, URL: f.URL}}, RootCAs: testenv.RootsOf(f.Server), Now: f.clock.Now}
 	if change != nil {
 		change(&c)
 	}
@@ -105,12 +82,6 @@ func (f *fake) resolver(t testing.TB, change func(*Config)) *Resolver {
 	}
 	t.Cleanup(r.Close)
 	return r
-}
-
-func (f *fake) roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(f.Certificate())
-	return pool
 }
 
 func (f *fake) set(id int64, p person) {
@@ -316,13 +287,4 @@ func lines(keys []ssh.PublicKey) string {
 		text += line(key)
 	}
 	return text
-}
-
-// checkText fails when an error would not fit on one line of a log, or could
-// play tricks on a terminal.
-func checkText(t testing.TB, err error) {
-	t.Helper()
-	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		t.Errorf("error text %.1000q", s)
-	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // pinnedForges are all ways by which an ID leads to keys.
@@ -70,12 +72,12 @@ func TestNameWasTakenOver(t *testing.T) {
 
 		f.set(7, person{login: "bob", keys: line(hers)})
 		f.set(8, person{login: "alice", keys: line(taker)})
-		f.clock.pass(5 * time.Minute)
+		f.clock.Advance(5 * time.Minute)
 		wantKeys(t, r, "forge:alice#7", hers)
 		wantKeys(t, f.resolver(t, change), "forge:alice#7", hers) // nor from the start
 		wantKeys(t, r, "forge:alice", taker)                      // as nothing was pinned
 
-		f.clock.pass(time.Hour) // names are looked up again
+		f.clock.Advance(time.Hour) // names are looked up again
 		want := "forge:bob"
 		if f.kind == GitLab && change == nil {
 			want = "forge:#7"
@@ -83,7 +85,7 @@ func TestNameWasTakenOver(t *testing.T) {
 		wantName(t, r, "forge:alice#7", want, hers)
 
 		f.remove(7)
-		f.clock.pass(5 * time.Minute)
+		f.clock.Advance(5 * time.Minute)
 		if keys, err := r.Keys(t.Context(), account(t, "forge:alice#7")); !errors.Is(err, ErrNoAccount) {
 			t.Errorf("after the account is gone: %v, %v", keys, err)
 		}
@@ -145,7 +147,7 @@ func TestIDIsAskedAgainForNewKeys(t *testing.T) {
 		f.requests()
 		ask := func(ids int, want ...ssh.PublicKey) {
 			t.Helper()
-			f.clock.pass(5 * time.Minute)
+			f.clock.Advance(5 * time.Minute)
 			wantKeys(t, r, "forge:alice#7", want...)
 			if got := strings.Count(strings.Join(f.requests(), "\n"), "/api/v3/user/7"); got != ids {
 				t.Fatalf("the ID was looked up %d times, want %d (no ETag: %v)", got, ids, noETag)
@@ -209,7 +211,7 @@ func TestLyingAPI(t *testing.T) {
 			t.Errorf("%s: %v, %v", body, keys, err)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 }
 
@@ -234,7 +236,7 @@ func TestGitLabKeyMembers(t *testing.T) {
 	wantKeys(t, r, "forge:#1")
 	wantKeys(t, r, "forge:#2", key)
 	wantKeys(t, r, "forge:#3", key)
-	f.clock.pass(3 * time.Minute) // no request
+	f.clock.Advance(3 * time.Minute) // no request
 	wantKeys(t, r, "forge:#2")
 	wantKeys(t, r, "forge:#3", key)
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 )
 
 // A Config is how forges are asked. Its zero value knows no forge.
@@ -92,7 +94,7 @@ func New(c Config) (*Resolver, error) {
 	r := &Resolver{
 		config:  c.withDefaults(),
 		sites:   map[string]*site{},
-		client:  newClient(c.RootCAs),
+		client:  httpclient.New(httpclient.Options{RootCAs: c.RootCAs, MaxBody: maxBody, Idle: atOnce, LoopbackHTTP: c.AllowHTTP}),
 		entries: map[Account]*list.Element{},
 		recent:  list.New(),
 	}

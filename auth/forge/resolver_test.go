@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestKeysAreCached(t *testing.T) {
@@ -21,22 +23,22 @@ func TestKeysAreCached(t *testing.T) {
 
 			wantKeys(t, r, "forge:alice", one)
 			f.set(1, person{login: "Alice", keys: line(one) + line(two)})
-			f.clock.pass(5*time.Minute - 1)
+			f.clock.Advance(5*time.Minute - 1)
 			wantKeys(t, r, "forge:alice", one)
 			wantRequests(t, f, "/alice.keys")
 
-			f.clock.pass(1)
+			f.clock.Advance(1)
 			wantKeys(t, r, "forge:alice", one, two)
 			wantRequests(t, f, "/alice.keys [etag]")
 
-			f.clock.pass(5 * time.Minute) // not modified
+			f.clock.Advance(5 * time.Minute) // not modified
 			wantKeys(t, r, "forge:alice", one, two)
-			f.clock.pass(5*time.Minute - 1)
+			f.clock.Advance(5*time.Minute - 1)
 			wantKeys(t, r, "forge:alice", one, two)
 			wantRequests(t, f, "/alice.keys [etag]")
 
 			f.set(1, person{login: "Alice"})
-			f.clock.pass(1)
+			f.clock.Advance(1)
 			wantKeys(t, r, "forge:alice")
 		})
 	}
@@ -60,17 +62,17 @@ func TestForgeIsDown(t *testing.T) {
 	f.fault(always(http.StatusBadGateway))
 	f.requests()
 
-	f.clock.pass(30 * time.Minute)
+	f.clock.Advance(30 * time.Minute)
 	wantKeys(t, r, "forge:alice", key)
 	wantKeys(t, r, "forge:alice", key)
 	wantRequests(t, f, "/alice.keys [etag]")
-	f.clock.pass(time.Minute)
+	f.clock.Advance(time.Minute)
 	wantKeys(t, r, "forge:alice", key)
 	wantRequests(t, f, "/alice.keys [etag]")
 
-	f.clock.pass(29*time.Minute - 1)
+	f.clock.Advance(29*time.Minute - 1)
 	wantKeys(t, r, "forge:alice", key)
-	f.clock.pass(1) // an hour since it was confirmed
+	f.clock.Advance(1) // an hour since it was confirmed
 	if _, ok := r.Known(account(t, "forge:alice")); ok {
 		t.Error("a copy of an hour is known")
 	}
@@ -80,7 +82,7 @@ func TestForgeIsDown(t *testing.T) {
 	}
 
 	f.fault(nil)
-	f.clock.pass(time.Minute)
+	f.clock.Advance(time.Minute)
 	wantKeys(t, r, "forge:alice", key)
 }
 
@@ -93,7 +95,7 @@ func TestAccountIsGone(t *testing.T) {
 	r := f.resolver(t, nil)
 	wantKeys(t, r, "forge:alice", key)
 	f.remove(1)
-	f.clock.pass(5 * time.Minute)
+	f.clock.Advance(5 * time.Minute)
 	f.requests()
 	for range 3 {
 		if _, err := r.Keys(t.Context(), account(t, "forge:alice")); !errors.Is(err, ErrNoAccount) {
@@ -102,7 +104,7 @@ func TestAccountIsGone(t *testing.T) {
 	}
 	wantRequests(t, f, "/alice.keys [etag]")
 	f.set(2, person{login: "alice", keys: line(key)})
-	f.clock.pass(time.Minute)
+	f.clock.Advance(time.Minute)
 	wantKeys(t, r, "forge:alice", key)
 }
 
@@ -169,7 +171,7 @@ func TestSlowForge(t *testing.T) {
 		if !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("a slow forge: %v", err)
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 	if n := len(f.requests()); n > 1 {
 		t.Errorf("%d requests to a forge that does not answer", n)
@@ -192,7 +194,7 @@ func TestFloodOfNames(t *testing.T) {
 	if len(r.entries) != 30 || r.recent.Len() != 30 {
 		t.Errorf("%d accounts are remembered, 30 are allowed", len(r.entries))
 	}
-	f.clock.pass(30 * time.Second)
+	f.clock.Advance(30 * time.Second)
 	for i := range 200 {
 		r.Keys(t.Context(), Account{Forge: "forge", Login: fmt.Sprintf("nobody-%d", i)})
 	}
@@ -236,7 +238,7 @@ func TestExpand(t *testing.T) {
 		}
 		return always(500)(w, q)
 	})
-	pool := good.roots()
+	pool := testenv.RootsOf(good.Server)
 	pool.AddCert(slow.Certificate())
 	r := good.resolver(t, func(c *Config) {
 		c.RootCAs = pool
@@ -253,7 +255,7 @@ func TestExpand(t *testing.T) {
 				t.Errorf("%s: %+v, want %v", accounts[i], results[i], want)
 			}
 			if results[i].Err != nil {
-				checkText(t, results[i].Err)
+				testenv.CheckText(t, results[i].Err)
 			}
 		}
 		want := strings.TrimSpace(line(key)) + " forge:alice-now"
@@ -264,7 +266,7 @@ func TestExpand(t *testing.T) {
 	check(r.Expand(t.Context(), accounts))
 
 	slow.fault(func(_ http.ResponseWriter, q *http.Request) bool { <-q.Context().Done(); return true })
-	good.clock.pass(time.Minute) // bob and #8 may be asked for again
+	good.clock.Advance(time.Minute) // bob and #8 may be asked for again
 	good.fault(nil)
 	if _, err := r.Keys(t.Context(), account(t, "forge:nobody")); !errors.Is(err, ErrNoAccount) {
 		t.Error(err)
@@ -286,10 +288,10 @@ func TestRefresh(t *testing.T) {
 	r := f.resolver(t, nil)
 	accounts := []Account{account(t, "forge:alice")}
 	r.Expand(t.Context(), accounts)
-	f.clock.pass(1)
+	f.clock.Advance(1)
 	f.set(1, person{login: "alice", keys: line(kept)})
 	for range 5 {
-		f.clock.pass(time.Minute)
+		f.clock.Advance(time.Minute)
 		r.Refresh(t.Context(), accounts)
 	}
 	if got, ok := r.Known(accounts[0]); !ok || lines(got) != line(kept) {
@@ -303,7 +305,7 @@ func TestWatch(t *testing.T) {
 	f.set(1, person{login: "alice"})
 	rounds := make(chan struct{})
 	f.fault(func(http.ResponseWriter, *http.Request) bool {
-		f.clock.pass(time.Minute)
+		f.clock.Advance(time.Minute)
 		rounds <- struct{}{}
 		return false
 	})
@@ -338,7 +340,7 @@ func TestWatchIsFair(t *testing.T) {
 	for range 2 {
 		for range 5 { // a minute more than requests need: of those at a time, some come early
 			r.Refresh(t.Context(), r.inTurn(accounts))
-			f.clock.pass(time.Minute)
+			f.clock.Advance(time.Minute)
 		}
 		asked := map[string]bool{}
 		for _, request := range f.requests() {
@@ -367,7 +369,7 @@ func TestDeadForge(t *testing.T) {
 		if n := len(f.requests()); n != want {
 			t.Fatalf("%d requests to a dead forge, want %d", n, want)
 		}
-		f.clock.pass(time.Minute)
+		f.clock.Advance(time.Minute)
 	}
 	ask(2 * patience) // the API and the pages, each for itself
 	ask(2)

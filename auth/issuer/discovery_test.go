@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestBadDiscovery(t *testing.T) {
@@ -56,10 +57,10 @@ func TestBadDiscovery(t *testing.T) {
 			// To others it is just not available.
 			wantBad(t, v, s.token(nil), ErrUnavailable, "try again")
 			s.answers(nil, nil)
-			clock.advance(time.Minute)
+			clock.Advance(time.Minute)
 			wantGood(t, v, s.token(nil))
 			s.answers(c.document(s), nil)
-			clock.advance(time.Hour)
+			clock.Advance(time.Hour)
 			wantGood(t, v, s.token(issuedAt(clock))) // by the keys from before
 			if n := s.fetched.Load(); n > 1 {
 				t.Errorf("keys were fetched %d times", n)
@@ -71,7 +72,7 @@ func TestBadDiscovery(t *testing.T) {
 	}
 }
 
-func issuedAt(c *clock) map[string]any {
+func issuedAt(c *testenv.Clock) map[string]any {
 	return map[string]any{"iat": c.Now().Unix(), "exp": c.Now().Unix() + 300}
 }
 
@@ -123,13 +124,13 @@ func TestIssuerIsDown(t *testing.T) {
 		t.Errorf("log: %s", logged.String())
 	}
 	s.answers(nil, nil)
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, v, s.token(nil))
 	s.answers(status(503), status(503))
-	clock.advance(4 * time.Hour)
+	clock.Advance(4 * time.Hour)
 	late := s.token(issuedAt(clock))
 	wantGood(t, v, late)
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	wantBad(t, v, late, ErrUnavailable, "")
 }
 
@@ -141,10 +142,10 @@ func TestIssuerRotates(t *testing.T) {
 	wantGood(t, v, s.token(nil))
 	key := newEd25519()
 	s.answers(nil, keysOf("2", key))
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	next := compact(`{"alg":"EdDSA","kid":"2"}`, string(marshal(s.claimsOf(nil))), func(input []byte) []byte { return sign(key, input) })
 	wantGood(t, v, next)
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantBad(t, v, s.token(nil), auth.ErrTokenInvalid, "not among those")
 }
 

@@ -6,13 +6,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -28,25 +25,15 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/jwks"
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// noon is a moment for tests with a clock of their own.
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+// noon is when tests with a clock of their own begin.
+var noon = testenv.Noon
 
 const gateway = "https://gateway.example.com" // the audience
-
-type clock struct{ now atomic.Int64 }
-
-func newClock() *clock {
-	c := &clock{}
-	c.now.Store(noon.UnixNano())
-	return c
-}
-
-func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
-func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -90,10 +77,7 @@ type ci struct {
 func newCI(t testing.TB) *ci {
 	t.Helper()
 	s := &ci{}
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.StartTLS()
-	t.Cleanup(s.Close)
+	s.Server = testenv.NewTLSServer(t, http.HandlerFunc(s.serve))
 	return s
 }
 
@@ -144,16 +128,15 @@ func keysOf(id string, key crypto.Signer) http.HandlerFunc {
 	return jsonOf(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: id, Use: "sig"}}})
 }
 
-func (s *ci) options() (*Options, *clock) {
-	pool, c := x509.NewCertPool(), newClock()
-	pool.AddCert(s.Certificate())
+func (s *ci) options() (*Options, *testenv.Clock) {
+	c := new(testenv.Clock)
 	return &Options{Keys: jwks.Options{
-		RootCAs: pool, Now: c.Now, Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute,
+		RootCAs: testenv.RootsOf(s.Server), Now: c.Now, Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute,
 	}}, c
 }
 
 // verifier returns one for tokens of this issuer by a profile.
-func (s *ci) verifier(t testing.TB, p Profile, change ...func(*Options)) (*Verifier, *clock) {
+func (s *ci) verifier(t testing.TB, p Profile, change ...func(*Options)) (*Verifier, *testenv.Clock) {
 	t.Helper()
 	o, c := s.options()
 	for _, f := range change {

@@ -174,7 +174,7 @@ func TestTimes(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			v, clock := s.verifier(t, simple(), func(o *Options) { o.Leeway = c.leeway })
-			clock.advance(c.at)
+			clock.Advance(c.at)
 			if c.kind == nil {
 				wantGood(t, v, token)
 			} else {

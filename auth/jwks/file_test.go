@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
-func fileSet(t testing.TB, path string) (*Set, *clock) {
+func fileSet(t testing.TB, path string) (*Set, *testenv.Clock) {
 	t.Helper()
-	c := newClock()
+	c := new(testenv.Clock)
 	set, err := New(path, &Options{Now: c.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -69,24 +71,24 @@ func TestFileRotation(t *testing.T) {
 
 	// A key that is new is found when a token names it.
 	writeFile(t, 0o644, setOf(webKeyOf("old", old), webKeyOf("next", next)), path)
-	clock.advance(time.Second)
+	clock.Advance(time.Second)
 	wantGood(t, set, nextToken)
 	wantGood(t, set, oldToken)
 
 	// One that is gone is forgotten.
 	writeFile(t, 0o644, setOf(webKeyOf("next", next)), path)
-	clock.advance(20 * time.Second)
+	clock.Advance(20 * time.Second)
 	wantGood(t, set, nextToken)
 	wantBad(t, set, oldToken, "not among those")
 
 	// A file that is broken leaves what was there, for a while.
 	writeFile(t, 0o644, []byte(`{"keys":[`), path)
-	clock.advance(20 * time.Second)
+	clock.Advance(20 * time.Second)
 	wantGood(t, set, nextToken)
-	clock.advance(24 * time.Hour)
+	clock.Advance(24 * time.Hour)
 	wantBad(t, set, nextToken, "ci.json")
 	writeFile(t, 0o644, setOf(webKeyOf("next", next)), path)
-	clock.advance(time.Second)
+	clock.Advance(time.Second)
 	wantGood(t, set, nextToken)
 }
 
@@ -132,7 +134,7 @@ func TestFilesRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 		wantBad(t, set, sign(t, "1", newEd25519(), "{}"), c.want)
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,28 +22,17 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/go-jose/go-jose/v4"
 	"go.uber.org/goleak"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// noon is a moment for tests with a clock of their own.
-var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-
-// A clock stands still until it is moved.
-type clock struct{ now atomic.Int64 }
-
-func newClock() *clock {
-	c := &clock{}
-	c.now.Store(noon.UnixNano())
-	return c
-}
-
-func (c *clock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
-func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
+// noon is when tests with a clock of their own begin.
+var noon = testenv.Noon
 
 // rsaKey takes a while to make, so there are few.
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -126,10 +113,7 @@ func newKeyServer(t testing.TB, keys ...map[string]any) *keyServer {
 	t.Helper()
 	s := &keyServer{}
 	s.publish(keys...)
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.StartTLS()
-	t.Cleanup(s.Close)
+	s.Server = testenv.NewTLSServer(t, http.HandlerFunc(s.serve))
 	return s
 }
 
@@ -156,17 +140,11 @@ func (s *keyServer) fails(status int) {
 	s.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 }
 
-func (s *keyServer) roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(s.Certificate())
-	return pool
-}
-
 // set returns a Set of the server's keys and the clock that it goes by.
-func (s *keyServer) set(t testing.TB, change ...func(*Options)) (*Set, *clock) {
+func (s *keyServer) set(t testing.TB, change ...func(*Options)) (*Set, *testenv.Clock) {
 	t.Helper()
-	c := newClock()
-	o := &Options{Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute, RootCAs: s.roots(), Now: c.Now}
+	c := new(testenv.Clock)
+	o := &Options{Refresh: 10 * time.Minute, MinInterval: time.Minute, MaxStale: 5 * time.Hour, Timeout: time.Minute, RootCAs: testenv.RootsOf(s.Server), Now: c.Now}
 	for _, f := range change {
 		f(o)
 	}
@@ -199,7 +177,7 @@ func wantBad(t testing.TB, s *Set, token, text string) error {
 	if err == nil || payload != nil || !strings.Contains(err.Error(), text) {
 		t.Fatalf("payload %q, error %v, want one with %q", payload, err, text)
 	}
-	checkText(t, err)
+	testenv.CheckText(t, err)
 	return err
 }
 
@@ -209,15 +187,6 @@ func (s *Set) idle() {
 	done := s.running
 	s.mu.Unlock()
 	wait(context.Background(), done)
-}
-
-// checkText fails when an error would not fit on one line of a log, or could
-// play tricks on a terminal.
-func checkText(t testing.TB, err error) {
-	t.Helper()
-	if s := err.Error(); len(s) > 600 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		t.Errorf("error text %.1000q", s)
-	}
 }
 
 func writeFile(t testing.TB, mode os.FileMode, data []byte, path ...string) string {

@@ -46,9 +46,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"time"
+
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 )
 
 // ErrUnavailable is wrapped by the errors of a Set that has no keys to verify
@@ -110,13 +111,10 @@ func New(location string, o *Options) (*Set, error) {
 		}
 		return newSet(location, readFiles(location), o.forFiles()), nil
 	}
-	u, err := url.Parse(location)
-	if err != nil {
-		return nil, errors.New("key set: its URL cannot be read") // not shown: it may hold a password
-	}
 	opts := o.forRemote()
-	if err := checkURL(u, opts.AllowLoopbackHTTP); err != nil {
-		return nil, fmt.Errorf("key set %s: %w", plainURL(u), err)
+	u, err := httpclient.ParseURL(location, opts.AllowLoopbackHTTP)
+	if err != nil {
+		return nil, fmt.Errorf("key set: %w", err)
 	}
 	at := func(context.Context) (string, error) { return location, nil }
 	return newSet(plainURL(u), fetchFrom(at, opts), opts), nil

@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
 
 	strict "github.com/go-jose/go-jose/v4/json"
+
+	"github.com/stagedoor/stagedoor/internal/printable"
 )
 
 // Parse reads what a key file may hold: a JSON web key set, one JSON web key, or
@@ -99,18 +100,9 @@ func parsePEM(data []byte) (keys []Key, err error) {
 	return keys, nil
 }
 
-// oneLine makes an error of a library fit for a log: printable and short, for
-// it may quote what a stranger wrote. It wraps nothing.
-func oneLine(err error) error {
-	const limit = 200
-	text := strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, err.Error())
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "…"
-	}
-	return errors.New(text)
-}
+// maxText bounds what is quoted of an error of a library, in bytes.
+const maxText = 200
+
+// oneLine makes an error of a library fit for a log, for it may quote what a
+// stranger wrote.
+func oneLine(err error) error { return printable.Error(err, maxText) }

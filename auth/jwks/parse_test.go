@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // with returns a copy of a member with others added; nil removes one.
@@ -116,7 +118,7 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %q", what, keys, err, c.want)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 }
 
@@ -147,7 +149,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := Parse(data)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		} else if len(keys) == 0 {
 			t.Error("neither keys nor an error")
 		}

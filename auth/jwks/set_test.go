@@ -2,11 +2,8 @@ package jwks
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestRotation(t *testing.T) {
@@ -24,13 +23,13 @@ func TestRotation(t *testing.T) {
 	wantGood(t, set, oldToken)
 
 	server.publish(webKeyOf("old", old), webKeyOf("next", next))
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, set, nextToken)
 	wantGood(t, set, oldToken)
 	server.wantRequests(t, 2)
 
 	server.publish(webKeyOf("next", next))
-	clock.advance(20 * time.Minute)
+	clock.Advance(20 * time.Minute)
 	wantGood(t, set, nextToken)
 	wantBad(t, set, oldToken, `"old"`)
 }
@@ -42,7 +41,7 @@ func TestRotationWithoutID(t *testing.T) {
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "", old, "{}"))
 	server.publish(with(webKeyOf("", next), map[string]any{"kid": nil}))
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, set, sign(t, "", next, "{}"))
 	wantBad(t, set, sign(t, "", old, "{}"), "not among those")
 }
@@ -59,7 +58,7 @@ func TestRenewedInTheBackground(t *testing.T) {
 		<-release
 		w.Write(setOf(webKeyOf("next", next)))
 	})
-	clock.advance(10 * time.Minute)
+	clock.Advance(10 * time.Minute)
 	wantGood(t, set, sign(t, "old", old, "{}")) // while the other end takes its time
 	<-asked
 	wantGood(t, set, sign(t, "old", old, "{}"))
@@ -77,7 +76,7 @@ func TestIdleSetAsksFirst(t *testing.T) {
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "1", key, "{}"))
 	server.publish(webKeyOf("2", newEd25519()))
-	clock.advance(20 * time.Minute)
+	clock.Advance(20 * time.Minute)
 	wantBad(t, set, sign(t, "1", key, "{}"), "not among those")
 }
 
@@ -101,11 +100,11 @@ func TestUnknownKeyFlood(t *testing.T) {
 	}
 	flood()
 	server.wantRequests(t, 1)
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	flood()
 	server.wantRequests(t, 2)
 	// A wrong signature by a key that is known does not ask for another copy.
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantBad(t, set, compact(`{"alg":"EdDSA","kid":"1"}`, "{}", withEdDSA(mallory)), "signature")
 	server.wantRequests(t, 2)
 	wantGood(t, set, sign(t, "1", key, "{}"))
@@ -178,7 +177,7 @@ func TestDownAtFirst(t *testing.T) {
 		t.Errorf("%d lines in the log:\n%s", n, &logged)
 	}
 	server.publish(webKeyOf("1", key))
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, set, token)
 }
 
@@ -190,16 +189,16 @@ func TestStaleCopy(t *testing.T) {
 	wantGood(t, set, token)
 	server.fails(http.StatusBadGateway)
 	for range 4 {
-		clock.advance(time.Hour)
+		clock.Advance(time.Hour)
 		wantGood(t, set, token)
 	}
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	err := wantBad(t, set, token, "status 502")
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "5h0m0s") {
 		t.Errorf("%v", err)
 	}
 	server.publish(webKeyOf("1", key))
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, set, token)
 }
 
@@ -211,7 +210,7 @@ func TestSlowOutage(t *testing.T) {
 	token := sign(t, "1", key, "{}")
 	wantGood(t, set, token)
 	server.fails(http.StatusBadGateway)
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	wantGood(t, set, token)
 
 	asked, release := make(chan struct{}), make(chan struct{})
@@ -220,7 +219,7 @@ func TestSlowOutage(t *testing.T) {
 		<-release
 		w.Write(setOf(webKeyOf("2", key)))
 	})
-	clock.advance(time.Minute)
+	clock.Advance(time.Minute)
 	wantGood(t, set, token) // although nothing is answered
 	<-asked
 	wantGood(t, set, token)
@@ -277,14 +276,14 @@ func TestBadAnswers(t *testing.T) {
 			if err := set.Refresh(t.Context()); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), a.want) {
 				t.Errorf("%v, want %q", err, a.want)
 			} else {
-				checkText(t, err)
+				testenv.CheckText(t, err)
 			}
 			good := newEd25519()
 			server.publish(webKeyOf("good", good))
-			clock.advance(time.Minute)
+			clock.Advance(time.Minute)
 			wantGood(t, set, sign(t, "good", good, "{}"))
 			server.answers(a.answer)
-			clock.advance(time.Hour)
+			clock.Advance(time.Hour)
 			wantGood(t, set, sign(t, "good", good, "{}"))
 			if _, err := set.Verify(t.Context(), sign(t, "mallory", key, "{}")); err == nil {
 				t.Error("a key from elsewhere was accepted")
@@ -343,7 +342,7 @@ func TestNotModified(t *testing.T) {
 		if got := <-asked; got != want {
 			t.Errorf("request %d: If-None-Match %q, want %q", i, got, want)
 		}
-		clock.advance(4 * time.Hour) // a copy that was confirmed is as good as new
+		clock.Advance(4 * time.Hour) // a copy that was confirmed is as good as new
 	}
 }
 
@@ -358,7 +357,7 @@ func TestNotModifiedElsewhere(t *testing.T) {
 		w.Write(setOf(webKeyOf("1", key)))
 	})
 	at := server.URL + "/a"
-	set := NewResolved("the issuer", func(context.Context) (string, error) { return at, nil }, &Options{RootCAs: server.roots()})
+	set := NewResolved("the issuer", func(context.Context) (string, error) { return at, nil }, &Options{RootCAs: testenv.RootsOf(server.Server)})
 	defer set.Close()
 	for _, c := range []struct{ path, want string }{{"/a", "/a"}, {"/a", "/a1"}, {"/b", "/b"}, {"/b", "/b1"}} {
 		at = server.URL + c.path
@@ -376,11 +375,11 @@ func TestClockSetBack(t *testing.T) {
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "1", key, "{}"))
-	clock.advance(-48 * time.Hour)
+	clock.Advance(-48 * time.Hour)
 	wantGood(t, set, sign(t, "1", key, "{}"))
 	server.wantRequests(t, 2)
 	server.fails(500)
-	clock.advance(-48 * time.Hour)
+	clock.Advance(-48 * time.Hour)
 	wantGood(t, set, sign(t, "1", key, "{}"))
 }
 
@@ -402,7 +401,7 @@ func TestClose(t *testing.T) {
 	if err := <-done; !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
-	clock.advance(time.Hour)
+	clock.Advance(time.Hour)
 	wantBad(t, set, sign(t, "1", newEd25519(), "{}"), "")
 	if err := set.Refresh(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
@@ -449,7 +448,7 @@ func TestQueryIsKeptQuiet(t *testing.T) {
 	server.fails(500)
 	var logged lockedBuffer
 	for _, host := range []string{server.URL, "https://127.0.0.1:1"} {
-		set, err := New(host+"/keys?token=s3cret", &Options{RootCAs: server.roots(), Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+		set, err := New(host+"/keys?token=s3cret", &Options{RootCAs: testenv.RootsOf(server.Server), Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -482,20 +481,6 @@ func TestTLS(t *testing.T) {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	server.wantRequests(t, 0)
-
-	old := httptest.NewUnstartedServer(http.NotFoundHandler())
-	old.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
-	old.Config.ErrorLog = log.New(io.Discard, "", 0)
-	old.StartTLS()
-	defer old.Close()
-	set, err := New(old.URL, &Options{RootCAs: server.roots()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer set.Close()
-	if err := set.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "protocol version") {
-		t.Errorf("TLS 1.1: %v", err)
-	}
 }
 
 func TestResolved(t *testing.T) {
@@ -508,8 +493,8 @@ func TestResolved(t *testing.T) {
 		}
 		return at, failure
 	}
-	clock := newClock()
-	set := NewResolved("the issuer", resolve, &Options{RootCAs: server.roots(), Now: clock.Now})
+	clock := new(testenv.Clock)
+	set := NewResolved("the issuer", resolve, &Options{RootCAs: testenv.RootsOf(server.Server), Now: clock.Now})
 	defer set.Close()
 	wantGood(t, set, sign(t, "1", key, "{}"))
 
@@ -523,7 +508,7 @@ func TestResolved(t *testing.T) {
 		if err := set.Refresh(t.Context()); err == nil {
 			t.Errorf("%q was fetched", at)
 		} else {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 	}
 	server.wantRequests(t, 1)

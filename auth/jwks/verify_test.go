@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestVerifyAlgorithms(t *testing.T) {
@@ -138,7 +140,7 @@ func TestTokenForm(t *testing.T) {
 		if _, err := set.Verify(t.Context(), token); err == nil {
 			t.Errorf("%s: accepted", what)
 		} else {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 	}
 	server.wantRequests(t, 1)
@@ -172,13 +174,13 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		jws, err := parseToken(raw, Algorithms())
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			return
 		}
 		if _, err := s.verify(jws); err == nil && raw != good {
 			t.Errorf("accepted %q", raw)
 		} else if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 	})
 }

@@ -111,7 +111,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -120,6 +119,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 )
 
 // ErrUnavailable is what errors wrap when the webhook gave no answer that counts.
@@ -198,7 +198,7 @@ type Webhook struct {
 func New(c Config) (*Webhook, error) {
 	w := &Webhook{config: c.withDefaults(), newID: func() string { return "msg_" + rand.Text() }}
 	var err error
-	if w.url, err = parseURL(c.URL, c.AllowHTTP); err != nil {
+	if w.url, err = httpclient.ParseURL(c.URL, c.AllowHTTP); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
 	if len(c.Secrets) == 0 {
@@ -212,7 +212,7 @@ func New(c Config) (*Webhook, error) {
 	if w.authorities, err = parseAuthorities(c.Authorities, w.config.Now); err != nil {
 		return nil, fmt.Errorf("webhook: authorities: %w", err)
 	}
-	w.client = newClient(c.RootCAs)
+	w.client = httpclient.New(httpclient.Options{RootCAs: c.RootCAs, MaxBody: maxBody, Idle: 4, LoopbackHTTP: c.AllowHTTP})
 	w.cache = newCache(w.config.MaxEntries)
 	w.budget.perMinute = float64(w.config.PerMinute)
 	w.slots = make(chan struct{}, w.config.MaxConcurrent)
@@ -234,27 +234,6 @@ func parseAuthorities(keys []ssh.PublicKey, now func() time.Time) (*auth.Authori
 		a.Now = now
 	}
 	return a, err
-}
-
-// parseURL says what is wrong without the URL: it may hold a secret.
-func parseURL(s string, allowHTTP bool) (*url.URL, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Hostname() == "" || u.Opaque != "":
-		return nil, errors.New("its URL cannot be read: write https://host/path")
-	case u.User != nil:
-		return nil, errors.New("its URL holds a user name or password: questions are signed instead")
-	case u.Fragment != "":
-		return nil, errors.New("its URL has a fragment: leave it out")
-	case u.Scheme != "https" && !(u.Scheme == "http" && allowHTTP && isLoopback(u.Hostname())):
-		return nil, errors.New("its URL must begin with https://")
-	}
-	return u, nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.IsLoopback()
 }
 
 // Close gives back idle connections. No other method may be called after it.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 var _ auth.Authorizer = (*Webhook)(nil)
@@ -131,7 +132,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v, %v", body, p, err)
 			continue
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 }
 
@@ -223,7 +224,7 @@ func TestAnswersOfNoUse(t *testing.T) {
 			if !errors.Is(err, ErrUnavailable) || errors.Is(err, auth.ErrDenied) || p != nil {
 				t.Fatalf("got %v, %v", p, err)
 			}
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			if n := len(e.asked()); n > 2 { // net/http may dial again, and what was sent is the same
 				t.Errorf("%d questions", n)
 			}
@@ -278,9 +279,9 @@ func TestCache(t *testing.T) {
 		}
 		ask(1)
 		if test.keep > 0 {
-			e.clock.pass(test.keep - 1)
+			e.clock.Advance(test.keep - 1)
 			ask(0)
-			e.clock.pass(1)
+			e.clock.Advance(1)
 		}
 		ask(1)
 	}
@@ -294,7 +295,7 @@ func TestUntilEndsACachedAnswer(t *testing.T) {
 	if _, err := w.Authorize(t.Context(), id, task); err != nil {
 		t.Fatal(err)
 	}
-	e.clock.pass(10 * time.Second)
+	e.clock.Advance(10 * time.Second)
 	if _, err := w.Authorize(t.Context(), id, task); !errors.Is(err, auth.ErrDenied) {
 		t.Errorf("after until: %v", err)
 	}
@@ -433,7 +434,7 @@ func TestSlowWebhook(t *testing.T) {
 		if !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("got %v", err)
 		}
-		checkText(t, err)
+		testenv.CheckText(t, err)
 	}
 	if n := len(e.asked()); n > 1 {
 		t.Errorf("%d questions", n)
@@ -499,7 +500,7 @@ func TestBudget(t *testing.T) {
 	if n := ask(); n != 5 || len(e.asked()) != 0 {
 		t.Errorf("%d guests are let in with nothing left, want 5", n)
 	}
-	e.clock.pass(24 * time.Second)
+	e.clock.Advance(24 * time.Second)
 	if n := ask(); n != 7 || len(e.asked()) != 2 {
 		t.Errorf("%d guests are let in after 24 s, want 7", n)
 	}
@@ -640,7 +641,7 @@ func TestNewRefuses(t *testing.T) {
 			w.Close()
 			t.Errorf("%s: no error", name)
 		} else {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 		}
 	}
 }
@@ -680,7 +681,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, err := parseAnswer(body)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			return
 		}
 		if keep := a.keepFor(Config{}.withDefaults()); keep < 0 || keep > 5*time.Minute {
@@ -688,7 +689,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		p, err := a.permissions(nil, "somebody", noon)
 		if err != nil {
-			checkText(t, err)
+			testenv.CheckText(t, err)
 			return
 		}
 		if !a.allow || auth.IdentityName(p) == "" || !printable(auth.IdentityName(p), maxName) {

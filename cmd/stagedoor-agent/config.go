@@ -13,6 +13,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
+	"github.com/stagedoor/stagedoor/internal/typo"
 )
 
 // config is what connect is told, by flags and by the environment.
@@ -118,7 +119,7 @@ func warnVariables(f *pflag.FlagSet, stderr io.Writer) {
 		known = append(known, variableOf(flag))
 	})
 	for _, name := range cli.UnknownVariables(known) {
-		if meant := cli.Closest(name, known); meant != "" {
+		if meant := typo.Closest(name, known); meant != "" {
 			fmt.Fprintf(stderr, "stagedoor-agent: warning: the variable %q means nothing; did you mean %s?\n", name, meant)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
+	"github.com/stagedoor/stagedoor/internal/httpclient"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -102,16 +103,12 @@ func fetchIDToken(ctx context.Context, at, secret string) (string, error) {
 		return "", errors.New("ACTIONS_ID_TOKEN_REQUEST_URL cannot be used")
 	}
 	r.Header.Set("Authorization", "Bearer "+secret)
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(r)
+	resp, err := httpclient.New(httpclient.Options{MaxBody: maxIDToken}).Do(r)
 	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err
-		}
-		return "", fmt.Errorf("ask GitHub for an ID token: %w", err)
+		return "", fmt.Errorf("ask GitHub for an ID token: %w", httpclient.Cause(err))
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxIDToken))
+	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return "", fmt.Errorf("ask GitHub for an ID token: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
+	"github.com/stagedoor/stagedoor/internal/typo"
 )
 
 // otherVariables are those that mean something to others: to the other commands,
@@ -26,7 +27,7 @@ func validateVariables(r *report) {
 	}
 	for _, name := range cli.UnknownVariables(append(slices.Clone(otherVariables), settings...)) {
 		hint := "unset it; stagedoor gateway --help lists the settings"
-		if meant := cli.Closest(name, append(settings, "STAGEDOOR_CONFIG")); meant != "" {
+		if meant := typo.Closest(name, append(settings, "STAGEDOOR_CONFIG")); meant != "" {
 			hint = "did you mean " + meant + "?"
 		}
 		r.append(mistake{Where: quoteIfOdd(name), Text: "there is no such setting; " + hint})

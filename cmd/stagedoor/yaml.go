@@ -14,7 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/stagedoor/stagedoor/cmd/internal/cli"
+	"github.com/stagedoor/stagedoor/internal/typo"
 )
 
 // maxConfigFile is far beyond any configuration.
@@ -253,20 +253,16 @@ func (s schema) closest(key string) string {
 		keys = append(keys, f.Key)
 	}
 	keys = append(keys, slices.Sorted(maps.Keys(s.sections))...)
-	best, distance := "", 3
+	if meant := typo.Closest(key, keys); meant != "" {
+		return meant
+	}
 	var elsewhere []string // the right name in the wrong section is as common a slip
 	for _, k := range keys {
-		if d := cli.EditDistance(key, k); d < distance {
-			best, distance = k, d
-		}
 		if lastPart(k) == lastPart(key) {
 			elsewhere = append(elsewhere, k)
 		}
 	}
-	if best == "" {
-		return strings.Join(elsewhere, " or ")
-	}
-	return best
+	return strings.Join(elsewhere, " or ")
 }
 
 func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }

@@ -49,9 +49,7 @@ func (f *Forge) SetDown(down bool) {
 
 // Roots trusts the forge's certificate.
 func (f *Forge) Roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(f.Certificate())
-	return pool
+	return RootsOf(f.Server)
 }
 
 // ServeHTTP answers /LOGIN.keys and /api/v3/user/ID.
