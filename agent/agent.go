@@ -66,6 +66,8 @@ type Agent struct {
 	// Forges look up the keys of accounts that the grant names, for guests who sign in here, from this machine; Run keeps them
 	// current, and the caller closes it afterwards. Nil: end to end is closed for accounts.
 	Forges *forge.Resolver
+	// ExtraAlgorithms are for guests end to end, as those of [Server].
+	ExtraAlgorithms []string
 	// EndToEndOnly refuses guests that the gateway vouches for, so that only the keys of the grant open a session. Without any
 	// such key Run fails.
 	EndToEndOnly bool
@@ -217,6 +219,7 @@ func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s.Task, s.Grant, s.EndToEndOnly = token.Task, &token.Grant, a.EndToEndOnly
 	s.taskLater = token.Task == ""
 	s.HostKey, s.HostCertificate = hostKey, a.HostCertificate
+	s.ExtraAlgorithms = a.ExtraAlgorithms
 	s.Forges = a.Forges
 	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
 	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits

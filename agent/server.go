@@ -30,6 +30,9 @@ type Server struct {
 	// Serve fails when it is not, or not in force. It is made by what made the task: a CA's key inside a job could impersonate
 	// every host.
 	HostCertificate *ssh.Certificate
+	// ExtraAlgorithms are names of transport algorithms that guests are offered beside [auth.Algorithms], as a client in FIPS mode
+	// needs them. Serve fails when one does not pass [auth.CheckAlgorithm].
+	ExtraAlgorithms []string
 	// Grant says which public keys sign in end to end. Nil: none.
 	Grant *auth.Grant
 	// Forges look up the keys of accounts that the grant names, for guests who sign in end to end. Whoever sets it keeps them
@@ -157,6 +160,11 @@ func (s *Server) lookUp() (*host, error) {
 		return nil, errors.New("agent: the server has no task")
 	case s.taskLater && s.HostCertificate != nil:
 		return nil, errors.New("agent: a host certificate is for a task whose name is known: it needs a host token that names it")
+	}
+	for _, name := range s.ExtraAlgorithms {
+		if err := auth.CheckAlgorithm(name); err != nil {
+			return nil, fmt.Errorf("agent: extra algorithms: %w", err)
+		}
 	}
 	if err := s.checkHostKey(s.now()); err != nil {
 		return nil, err

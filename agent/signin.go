@@ -33,7 +33,7 @@ var _ tunnelStream = (*tunnel.Stream)(nil)
 // config is made afresh for each connection, so that nothing of one guest's sign-in is left for another's.
 func (g *guest) config() *ssh.ServerConfig {
 	c := &ssh.ServerConfig{
-		Config:                  auth.Algorithms(),
+		Config:                  auth.Algorithms(g.server.ExtraAlgorithms...),
 		PublicKeyAuthAlgorithms: auth.PublicKeyAlgorithms(),
 		MaxAuthTries:            g.server.Limits.withDefaults().AuthTries,
 		ServerVersion:           serverVersion,

@@ -26,6 +26,10 @@ type Settings struct {
 	// guests who come meanwhile know them when they move to HostKeys.
 	NextHostKeys []ssh.Signer
 
+	// ExtraAlgorithms are names of transport algorithms that guests are offered
+	// beside [auth.Algorithms]; each has to pass [auth.CheckAlgorithm].
+	ExtraAlgorithms []string
+
 	// CA signs the short certificates by which agents know spliced guests.
 	CA ssh.Signer
 

@@ -49,7 +49,7 @@ type signedInKey struct{}
 
 func (a *signIn) config() *ssh.ServerConfig {
 	c := &ssh.ServerConfig{
-		Config:                      auth.Algorithms(),
+		Config:                      auth.Algorithms(a.settings.ExtraAlgorithms...),
 		PublicKeyAuthAlgorithms:     auth.PublicKeyAlgorithms(),
 		MaxAuthTries:                a.settings.Limits.AuthTries,
 		ServerVersion:               a.s.version,

@@ -38,6 +38,8 @@ type SSH struct {
 	HostKeys     []string `yaml:"host_keys" kind:"path" help:"private host keys of the SSH listener"`
 	NextHostKeys []string `yaml:"next_host_keys" kind:"path" help:"private host keys that guests' ssh shall know before they are used"`
 	Address      string   `yaml:"address" help:"host:port that guests give to ssh"`
+
+	ExtraAlgorithms []string `yaml:"extra_algorithms" help:"transport algorithms that guests are offered beside the usual"`
 }
 
 // HTTPS is the listener for agents, and for guests that cannot reach the other.

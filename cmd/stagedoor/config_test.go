@@ -99,6 +99,7 @@ func TestMistakesHaveLines(t *testing.T) {
 		{"no mail address", valid + "https:\n  acme: {email: me}", `c.yaml:3: https.acme.email: "me" is not a mail address`},
 		{"no audience", valid + "hosts: {audience: ''}", "c.yaml:2: hosts.audience: it is empty"},
 		{"no permission", valid + "guests:\n  permissions:\n  - pty\n  - fly", `c.yaml:5: guests.permissions: "fly" is no permission; there are`},
+		{"a weak algorithm", valid + "ssh:\n  extra_algorithms: [ecdh-sha2-nistp256, ssh-rsa]", `c.yaml:3: ssh.extra_algorithms: "ssh-rsa" cannot be added; there are`},
 		{"no level", valid + "log: {level: INFO}", `c.yaml:2: log.level: unknown log level "INFO"; use one of debug`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

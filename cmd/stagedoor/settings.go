@@ -62,6 +62,8 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Address:      c.address(),
 		Limits:       c.Limits.forGateway(),
 		Penalties:    c.penalties(),
+
+		ExtraAlgorithms: c.SSH.ExtraAlgorithms,
 	}
 }
 

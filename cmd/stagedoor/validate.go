@@ -27,7 +27,7 @@ func (c *Config) validate(r *report) {
 	c.validateListeners(r)
 	c.validateCertificate(r)
 	c.validateNumbers(r)
-	c.validateGuests(r)
+	c.validateLists(r)
 	c.validateSources(r)
 	if _, err := logs.ParseLevel(c.Log.Level); err != nil {
 		r.add("log.level", "%v", err)
@@ -37,7 +37,7 @@ func (c *Config) validate(r *report) {
 	}
 }
 
-func (c *Config) validateGuests(r *report) {
+func (c *Config) validateLists(r *report) {
 	permission := func(name string) error {
 		_, err := parsePermission(name)
 		return err
@@ -47,6 +47,7 @@ func (c *Config) validateGuests(r *report) {
 		items []string
 		check func(string) error
 	}{
+		{"ssh.extra_algorithms", c.SSH.ExtraAlgorithms, auth.CheckAlgorithm},
 		{"guests.permissions", c.Guests.Permissions, permission},
 		{"guests.permit_open", c.Guests.PermitOpen, auth.CheckPermitOpen},
 		{"guests.permit_listen", c.Guests.PermitListen, auth.CheckPermitListen},
