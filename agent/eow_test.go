@@ -16,6 +16,7 @@ import (
 // When nobody reads what ssh writes, the program on the host learns of it as it would on the guest's own machine. The same is run
 // on a real sshd.
 func TestOutputThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	port := startSSHD(t, h)
 	bash := testenv.Need(t, "bash")

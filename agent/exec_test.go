@@ -26,6 +26,7 @@ func TestExecOutputAndStatus(t *testing.T) {
 }
 
 func TestExitStatusIsExact(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	c := h.dial()
 	for want := range 256 {
@@ -77,6 +78,7 @@ func TestExitSignal(t *testing.T) {
 }
 
 func TestBulkIsComplete(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	data := make([]byte, 6<<20+7)
 	rand.Read(data)

@@ -15,6 +15,7 @@ import (
 )
 
 func TestCopyFiles(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	data := make([]byte, 3<<20+1)
 	rand.Read(data)

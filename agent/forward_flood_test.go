@@ -88,6 +88,7 @@ func (c *deafConn) Read(p []byte) (int, error) {
 
 // A guest that opens channels and does not read the refusals loses its connection, not the host its memory.
 func TestGuestDoesNotReadRefusals(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	l, err := (&net.ListenConfig{Control: narrow}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)

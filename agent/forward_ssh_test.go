@@ -44,6 +44,7 @@ func served(network, address string) bool {
 
 // The four ways from socket to socket, both directions of forwarding, with the real client.
 func TestOpenSSHForwards(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	h.master()
 	for _, from := range []string{"tcp", "unix"} {
@@ -139,6 +140,7 @@ func TestOpenSSHStdioForward(t *testing.T) {
 
 // TestForwardsLikeSSHD compares with a real sshd what the client says of forwardings, and how it exits.
 func TestForwardsLikeSSHD(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	port := startSSHD(t, h)
 	nobody := unusedAddress(t)
@@ -185,6 +187,7 @@ func TestForwardsLikeSSHD(t *testing.T) {
 
 // On the addresses where sshd would listen, so does the agent.
 func TestListensWhereSSHDDoes(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	port := startSSHD(t, h)
 	where := func(bind string, options ...string) []string {

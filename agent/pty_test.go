@@ -113,6 +113,7 @@ func TestShellInATerminal(t *testing.T) {
 }
 
 func TestLiveResize(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	s, f, _ := h.terminal("task", onSignals("WINCH", `system("stty size")`))
 	s.expect(`ready`)
@@ -254,6 +255,7 @@ func (h *testHost) inTerminal(c *ssh.Client, modes ssh.TerminalModes, command st
 }
 
 func TestOutputBeforeExitIsComplete(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	c := h.dial()
 	want := strings.Repeat("0123456789abcde\r\n", 4000) + "last line"

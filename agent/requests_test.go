@@ -142,6 +142,7 @@ func TestUnknownAndExtremeRequests(t *testing.T) {
 
 // ssh(1) sends no-more-sessions right behind its session, which must not be overtaken; later ones are refused.
 func TestNoMoreSessions(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	for range 20 {
 		h.run(h.client("ssh", "-S", "none", "task", "echo in"), "").want(t, "in\n")

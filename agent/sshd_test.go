@@ -18,6 +18,7 @@ import (
 
 // TestLikeSSHD runs the same commands on a real sshd and on the agent. Whatever differs is a bug of the agent.
 func TestLikeSSHD(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	port := startSSHD(t, h)
 	for _, test := range []struct {
@@ -53,12 +54,15 @@ func TestLikeSSHD(t *testing.T) {
 		{"-tt", "test $TERM = dumb && test -n \"$SSH_TTY\" && test $SSH_TTY = $(tty) && echo named", ""},
 		{"-s", "no-such-subsystem", ""},
 	} {
-		ours, theirs := h.client("ssh", test.options, "task", test.command), h.client("ssh", "-o", "User="+currentUser(t), "-p", port, test.options, "task", test.command)
-		ours.Env, theirs.Env = append(os.Environ(), "TERM=dumb"), append(os.Environ(), "TERM=dumb")
-		got, want := h.run(ours, test.stdin), h.run(theirs, test.stdin)
-		if got != want {
-			t.Errorf("ssh %s %.100q\nagent %+v\nsshd  %+v", test.options, test.command, shortened(got), shortened(want))
-		}
+		t.Run(brief(test.options+" "+test.command), func(t *testing.T) {
+			t.Parallel()
+			ours, theirs := h.client("ssh", test.options, "task", test.command), h.client("ssh", "-o", "User="+currentUser(t), "-p", port, test.options, "task", test.command)
+			ours.Env, theirs.Env = append(os.Environ(), "TERM=dumb"), append(os.Environ(), "TERM=dumb")
+			got, want := h.run(ours, test.stdin), h.run(theirs, test.stdin)
+			if got != want {
+				t.Errorf("ssh %s %.100q\nagent %+v\nsshd  %+v", test.options, test.command, shortened(got), shortened(want))
+			}
+		})
 	}
 }
 

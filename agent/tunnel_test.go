@@ -249,6 +249,7 @@ func TestEndToEndThroughATunnel(t *testing.T) {
 
 // An address that could be an option of ssh, or more than an address, makes no command.
 func TestGatewayCannotForgeTheCommand(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{"", "-oProxyCommand=evil:22", "host;evil:22", "host:22 -v", "$(evil):22"} {
 		g := newFakeGateway(t, func(tunnel.Hello) (tunnel.Welcome, error) { return tunnel.Welcome{Address: address}, nil })
 		a := g.agent(auth.Grant{AuthorizedKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(g.ca.PublicKey())))}})

@@ -89,6 +89,7 @@ func recordedClient(t *testing.T, h *testHost) (*ssh.Client, <-chan *recorder) {
 }
 
 func TestWireOrder(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, command string
 		pty           bool
@@ -132,6 +133,7 @@ func TestWireOrder(t *testing.T) {
 
 // The same seen by the real client, through one shared connection, where it matters most.
 func TestOpenSSHNeverMissesTheStatus(t *testing.T) {
+	t.Parallel()
 	h := newTestHost(t, nil)
 	h.master()
 	for i := range 100 {

@@ -123,6 +123,7 @@ func TestX11NeedsTheCookie(t *testing.T) {
 
 // Where xauth is missing or fails, the guest is told so, the log says what to do, and the session goes on without.
 func TestX11WithoutXauth(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ script, log string }{
 		"missing": {"", "install xauth"},
 		"failing": {"#!/bin/sh\necho no room >&2; exit 1\n", "no room"},
