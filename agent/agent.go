@@ -106,7 +106,8 @@ type Agent struct {
 	// Logger may be nil: then nothing is logged.
 	Logger *slog.Logger
 
-	server Server
+	server   Server
+	password password
 
 	up   bool        // a tunnel is; onState alone uses it
 	fail func(error) // ends Run
@@ -134,6 +135,9 @@ type Registration struct {
 	Fingerprint string
 	// Deadline is when the registration ends; zero means that the gateway set none.
 	Deadline time.Time
+	// OneTimePassword lets in one guest who has no key, by SSHCommand, where the gateway allows that. It is to be shown in the
+	// job's log and nowhere else. Empty where the grant wants none, and once it was used.
+	OneTimePassword string
 	// ControlSocket is the path of the agent's control socket.
 	ControlSocket string
 }
@@ -150,6 +154,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("agent: keys: %w", err)
 	}
 	a.configure(token, hostKey)
+	a.password.make(&token.Grant, a.EndToEndOnly)
 	if err := a.server.setup(); err != nil {
 		return err
 	}
@@ -166,6 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		Key:       agentKey,
 		Hello:     a.hello,
 		OnState:   a.onState,
+		OnMessage: a.onMessage,
 		Logger:    a.server.logger(),
 	})
 	if ctx.Err() == nil && inner.Err() != nil {
@@ -233,6 +239,7 @@ func (a *Agent) hello() tunnel.Hello {
 		HostKey:      a.server.HostKey.PublicKey().Marshal(),
 		Labels:       a.Labels,
 		EndToEndOnly: a.EndToEndOnly,
+		PasswordHash: a.password.hash(),
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -290,6 +297,8 @@ func (a *Agent) registration(w tunnel.Welcome) Registration {
 		Task:        a.server.Task,
 		Fingerprint: ssh.FingerprintSHA256(a.server.HostKey.PublicKey()),
 		Deadline:    w.Deadline,
+
+		OneTimePassword: a.password.show(),
 	}
 	c, err := a.commands(w.Address)
 	if err != nil {

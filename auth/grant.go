@@ -48,6 +48,9 @@ type Grant struct {
 	Accounts []string
 	// Hold bounds how long a job is held for them. Nil: the agent decides.
 	Hold *GrantHold
+	// OneTimePassword has the agent make a password and show it in the job's log: it
+	// lets in one guest, who may do what the others may at most.
+	OneTimePassword bool
 }
 
 // maxAccounts bounds what is looked up for one task.
@@ -80,6 +83,8 @@ func (g *Grant) members(until **jwt.NumericDate) map[string]any {
 		"permit_listen":   &g.PermitListen,
 		"accounts":        &g.Accounts,
 		"hold":            &g.Hold,
+
+		"one_time_password": &g.OneTimePassword,
 	}
 }
 
@@ -99,6 +104,9 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	}
 	if g.Hold != nil {
 		members["hold"] = g.Hold
+	}
+	if g.OneTimePassword {
+		members["one_time_password"] = true
 	}
 	return marshalJSON(members)
 }

@@ -128,6 +128,9 @@ func (s *Server) judge(ctx context.Context, settings *Settings, h tunnel.Hello) 
 	reg.agentKey = h.AgentKey
 	reg.ca, reg.policy = settings.CA, settings.Policy
 	reg.endToEndOnly = h.EndToEndOnly
+	if reg.grant.OneTimePassword && !h.EndToEndOnly {
+		reg.passwordHash = h.PasswordHash
+	}
 	return reg, s.useToken(reg)
 }
 

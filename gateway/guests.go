@@ -87,10 +87,17 @@ func newGuest(c *conn, sc *ssh.ServerConn, settings *Settings) *guest {
 func (g *guest) labels() []any {
 	connection := []any{"conn", g.id, "remote", g.raw.remote.String()}
 	if !g.present {
-		key := ssh.FingerprintSHA256(plainKey(g.identity.Key))
-		return append([]any{"user", fmt.Sprintf("%.64s", g.user), "key", key}, connection...)
+		return append([]any{"user", fmt.Sprintf("%.64s", g.user), "key", g.by()}, connection...)
 	}
 	return append([]any{"task", string(g.task), "identity", g.identity.Name}, connection...)
+}
+
+// by is what the guest signed in with: the fingerprint of a key, or else its name.
+func (g *guest) by() string {
+	if g.identity.Key == nil {
+		return g.identity.Name
+	}
+	return ssh.FingerprintSHA256(plainKey(g.identity.Key))
 }
 
 // welcome serves a guest, and returns when it has left. Its host is dialled when

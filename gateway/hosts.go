@@ -50,6 +50,7 @@ type registration struct {
 	ca           ssh.Signer       // whose certificates the agent believes: it was named in its welcome
 	policy       *ssh.Permissions // which its welcome told
 	endToEndOnly bool
+	passwordHash []byte    // of the task's one-time password; nil: there is none
 	derived      bool      // the task is, from a token that does not name it
 	remote       string    // where the agent came from
 	since        time.Time // when that was

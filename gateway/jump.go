@@ -35,7 +35,7 @@ func (g *guest) notOpen() error {
 // has signed in, unless ssh names the task.
 func (g *guest) otherKey() string {
 	return fmt.Sprintf("you signed in with %s; if another key opens it: ssh -J TASK@%s TASK",
-		ssh.FingerprintSHA256(plainKey(g.identity.Key)), g.settings.jumpHost())
+		g.by(), g.settings.jumpHost())
 }
 
 var errOnlyTasks = &ssh.OpenChannelError{Reason: ssh.Prohibited,

@@ -13,6 +13,9 @@ type keyIndex map[string]map[auth.TaskID]struct{}
 // keyID is what grants name a key by: itself, or the authority that signed a
 // certificate. A key that is granted entry is no authority.
 func keyID(key ssh.PublicKey) string {
+	if key == nil {
+		return "" // whoever came another way, whom no grant names by this
+	}
 	if cert, ok := key.(*ssh.Certificate); ok {
 		return authorityID(cert.SignatureKey)
 	}

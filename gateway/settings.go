@@ -58,6 +58,11 @@ type Settings struct {
 	// caller closes it after the gateway. Nil: such accounts let nobody in.
 	Forges *forge.Resolver
 
+	// OneTimePasswords lets in one guest by the password of a task whose grant wants
+	// that there is one: agents show it in their job's log. Guests needs an
+	// [auth.OneTimePasswords].
+	OneTimePasswords bool
+
 	// Policy is the most that guests may do, as the agents are told who sign
 	// guests in end to end. Guests who sign in here are held to what Guests
 	// grants them. Nil: no narrowing.

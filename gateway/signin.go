@@ -33,6 +33,9 @@ type signIn struct {
 	reasons  []string // what the log is
 
 	explained bool
+
+	wrongPasswords int
+	gaveUp         bool // it has no password
 }
 
 // signedIn is what the handshake says of a guest, kept in
@@ -57,6 +60,9 @@ func (a *signIn) config() *ssh.ServerConfig {
 		VerifiedPublicKeyCallback:   a.verifiedPublicKey,
 		KeyboardInteractiveCallback: a.explain,
 		AuthLogCallback:             a.attempted,
+	}
+	if a.settings.OneTimePasswords {
+		c.PasswordCallback = a.password
 	}
 	for _, k := range a.settings.HostKeys {
 		c.AddHostKey(k)
@@ -236,25 +242,37 @@ func plainKey(key ssh.PublicKey) ssh.PublicKey {
 // keyboard-interactive sign-in that asks nothing and always fails: clients show
 // its text just before they give up, whereas a banner for each refused key
 // would be seen also by those whose next key is good.
-func (a *signIn) explain(_ ssh.ConnMetadata, client ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+func (a *signIn) explain(meta ssh.ConnMetadata, client ssh.KeyboardInteractiveChallenge) (*ssh.Permissions, error) {
+	a.user = meta.User()
 	err := fmt.Errorf("%w: no key that was offered opens this task", auth.ErrDenied)
-	if a.explained { // OpenSSH asks three times
-		return nil, err
+	words, first := "", !a.explained
+	if first { // OpenSSH asks three times
+		words = a.refusalText()
 	}
 	a.explained = true
-	_, clientErr := client("", refusalText(a.user, a.told), nil, nil)
+	switch {
+	case a.settings.OneTimePasswords && !a.gaveUp:
+		return a.askPassword(words, client)
+	case !first:
+		return nil, err
+	}
+	_, clientErr := client("", words, nil, nil)
 	return nil, errors.Join(err, clientErr)
 }
 
 // refusalText is the same for every name, whether or not it is a task. The name
 // is told, as ssh -J takes that of the local user.
-func refusalText(user string, offered []string) string {
-	if len(offered) == 0 {
-		return "Stagedoor: your ssh client offered no key, and there is no other way in.\n" +
+func (a *signIn) refusalText() string {
+	if len(a.told) == 0 {
+		others := ", and there is no other way in.\n"
+		if a.settings.OneTimePasswords {
+			others = ".\n"
+		}
+		return "Stagedoor: your ssh client offered no key" + others +
 			"Make one with ssh-keygen, or name one with ssh -i FILE; then ask for its public half to be let in."
 	}
-	return fmt.Sprintf("Stagedoor: no key that your ssh client offered opens a task named %.64q:\n  ", user) +
-		strings.Join(offered, "\n  ") +
+	return fmt.Sprintf("Stagedoor: no key that your ssh client offered opens a task named %.64q:\n  ", a.user) +
+		strings.Join(a.told, "\n  ") +
 		"\nCheck the name, and that the job has started; or ask whoever runs the job to let one of these keys in." +
 		"\nWith ssh -J the name does not matter, the keys do."
 }
@@ -270,7 +288,7 @@ func (a *signIn) refused(err error) {
 	case isTimeout(err):
 		result = "timeout"
 	}
-	a.conn.blame(guestOffence(result, len(a.offered)))
+	a.conn.blame(guestOffence(result, len(a.offered)+a.wrongPasswords))
 	a.s.metrics.signIns.WithLabelValues(result).Inc()
 	args := []any{"task", fmt.Sprintf("%.64s", a.user), "conn", a.conn.id, "remote", a.conn.remote.String(), "result", result}
 	if len(a.offered) > 0 {

@@ -19,6 +19,8 @@ const (
 	TypeDeadline = "deadline" // from a gateway: the registration now ends at Deadline
 	TypeOver     = "over"     // from a gateway: the task's time is over, stop; Reason says more
 	TypeBye      = "bye"      // from an agent: it stops and does not come back
+
+	TypePasswordUsed = "password-used" // from a gateway: the one-time password has let somebody in, and does so no more
 )
 
 // A Message travels on the control stream. Which fields count depends on its
@@ -34,7 +36,7 @@ type Message struct {
 // package: neither a ping nor of a type that this version does not know.
 func (m *Message) deliverable() bool {
 	switch m.Type {
-	case TypeDrain, TypeReplaced, TypeState, TypeDeadline, TypeOver, TypeBye:
+	case TypeDrain, TypeReplaced, TypeState, TypeDeadline, TypeOver, TypeBye, TypePasswordUsed:
 		return true
 	}
 	return false

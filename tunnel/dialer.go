@@ -36,6 +36,8 @@ type Dialer struct {
 	HelloTimeout time.Duration                         // for one attempt, from dialing to the Welcome; 30s
 	OnState      func(State)                           // called by Keep, never twice at once; must not block. nil: not told
 	Logger       *slog.Logger                          // details of the protocol at level debug; nil: discard
+
+	OnMessage func(Message) // called with what a gateway sends, as Control.Messages; must not block. nil: not told
 }
 
 // A configError is one that no other attempt will mend.
@@ -193,6 +195,7 @@ func (d *Dialer) logger() *slog.Logger {
 func (d *Dialer) introduce(ctx context.Context, c net.Conn, h Hello, binding []byte) (*Listener, error) {
 	s := newSession(c, true, maxStreams, or(d.DeadAfter, defaultDeadAfter), d.logger())
 	l := newListener(s, or(d.HelloTimeout, dialHelloTimeout), d.logger())
+	l.onMessage = d.OnMessage
 	stop := context.AfterFunc(ctx, func() { s.fail(context.Cause(ctx)) })
 	err := l.introduce(h, d.Key, binding)
 	if !stop() && err == nil {

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,8 @@ type Hello struct {
 	HostKey      []byte            `json:"host_key,omitempty"`        // SSH wire format, at most 16 KiB; opaque here
 	Labels       map[string]string `json:"labels,omitempty"`          // at most 32, printable, keys of 1 to 64 bytes, values of up to 256
 	EndToEndOnly bool              `json:"end_to_end_only,omitempty"` // the agent takes no spliced guests
+
+	PasswordHash []byte `json:"password_hash,omitempty"` // SHA-256 of the task's one-time password, 32 bytes; opaque here
 }
 
 // check reports what a Hello must not be, on both sides.
@@ -44,6 +47,8 @@ func (h *Hello) check() error {
 		return errors.New("hello: the agent's key is not an ed25519 key")
 	case len(h.HostKey) > 16<<10:
 		return errors.New("hello: the host key is too long")
+	case len(h.PasswordHash) != 0 && len(h.PasswordHash) != sha256.Size:
+		return errors.New("hello: the hash of the one-time password is not of 32 bytes")
 	case len(h.Labels) > 32:
 		return errors.New("hello: more than 32 labels")
 	}

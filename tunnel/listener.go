@@ -20,6 +20,7 @@ type Listener struct {
 	headerTimeout time.Duration
 	log           *slog.Logger
 	accepted      chan *Stream
+	onMessage     func(Message) // nil: nobody is told
 
 	closeOnce sync.Once
 	closing   chan struct{} // no more streams are accepted
@@ -65,6 +66,9 @@ func (l *Listener) introduce(h Hello, key ed25519.PrivateKey, binding []byte) er
 
 // handle acts on a message from the gateway.
 func (l *Listener) handle(m Message) {
+	if l.onMessage != nil {
+		l.onMessage(m)
+	}
 	switch {
 	case m.Type == TypeDrain && !isClosed(l.drained):
 		close(l.drained)

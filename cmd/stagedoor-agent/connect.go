@@ -257,6 +257,9 @@ func (a *announcer) registered(r agent.Registration) {
 	if r.SSHCommand != a.last.SSHCommand {
 		fmt.Fprintln(a.stdout, r.SSHCommand)
 	}
+	if r.OneTimePassword != "" && r.OneTimePassword != a.last.OneTimePassword {
+		fmt.Fprintf(a.stderr, "stagedoor-agent: for one guest without a key, who is asked for it, the one-time password: %s\n", r.OneTimePassword)
+	}
 	if r.EndToEndCommand != "" && r.EndToEndCommand != a.last.EndToEndCommand {
 		a.endToEnd(r)
 	}

@@ -87,6 +87,12 @@ type Guests struct {
 	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
 	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
 	Webhook        Webhook  `yaml:"webhook"`
+	SignIn         SignIn   `yaml:"sign_in"`
+}
+
+// SignIn is how guests get in who have no key that anybody knows.
+type SignIn struct {
+	OneTimePasswords bool `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
 }
 
 // Webhook is an endpoint that is asked whether a guest may enter a task.

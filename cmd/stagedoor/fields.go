@@ -58,6 +58,8 @@ func kindName(t reflect.Type) string {
 		return "list"
 	case reflect.TypeFor[int]():
 		return "number"
+	case reflect.TypeFor[bool]():
+		return "bool"
 	}
 	return "text"
 }
@@ -101,6 +103,8 @@ func parse(t reflect.Type, raw any) (reflect.Value, error) {
 	case reflect.TypeFor[int]():
 		n, err := parseInt(s)
 		return valueOf(int(n), err)
+	case reflect.TypeFor[bool]():
+		return valueOf(parseBool(s))
 	case reflect.TypeFor[[]string]():
 		return parseList(t, strings.Split(s, ","))
 	}
@@ -131,6 +135,14 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q has no unit; write %ss, %sm or %sh", s, s, s, s)
 	}
 	return 0, fmt.Errorf("%q is not a duration; write for example 30s, 5m or 24h", s)
+}
+
+// parseBool takes the two words that YAML 1.2 has, and no others.
+func parseBool(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, fmt.Errorf("%q is neither true nor false", s)
+	}
+	return s == "true", nil
 }
 
 // parseInt reads a decimal number that fits an int of 32 bits and more.

@@ -52,6 +52,9 @@ func addConfigFlags(flags *pflag.FlagSet, pick func(key string) bool) {
 			continue
 		}
 		flags.Var(&settingFlag{kind: kindName(f.Value.Type()), text: show(f.Value.Interface())}, f.Flag(), f.Help)
+		if kindName(f.Value.Type()) == "bool" {
+			flags.Lookup(f.Flag()).NoOptDefVal = "true"
+		}
 	}
 }
 

@@ -64,6 +64,8 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Penalties:    c.penalties(),
 
 		ExtraAlgorithms: c.SSH.ExtraAlgorithms,
+
+		OneTimePasswords: c.Guests.SignIn.OneTimePasswords,
 	}
 }
 
@@ -236,6 +238,9 @@ func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer)
 			continue
 		}
 		any = append(any, keys)
+	}
+	if c.Guests.SignIn.OneTimePasswords {
+		any = append(any, auth.OneTimePasswords{})
 	}
 	any = append(any, hook) // last, as it takes the longest; it may be nil
 	if most := c.mostPermissions(); most != nil {

@@ -46,12 +46,14 @@ type tokenOptions struct {
 	deadline       time.Duration
 	authorizedKeys []string
 	accounts       []string
-	permissions    []string
-	permitOpen     []string // as given; nil: anywhere
-	permitListen   []string
-	key            string
-	source         source
-	audience       string
+
+	oneTimePassword bool
+	permissions     []string
+	permitOpen      []string // as given; nil: anywhere
+	permitListen    []string
+	key             string
+	source          source
+	audience        string
 }
 
 func newTokenCommand() *cobra.Command {
@@ -79,6 +81,7 @@ func newTokenCommand() *cobra.Command {
 	f.DurationVar(&o.deadline, "deadline", 0, "when access ends, counted from now: the host is gone then, and who is inside is cut off (default none)")
 	f.StringArrayVar(&o.authorizedKeys, "authorized-keys", nil, "`file` with the public keys of those who may enter, - for standard input; may be given several times")
 	f.StringSliceVar(&o.accounts, "account", nil, "`account` on a forge whose public keys may enter, as in github:alice; may be given several times")
+	f.BoolVar(&o.oneTimePassword, "one-time-password", false, "have the job's log show a password that lets in one guest, where the gateway allows that")
 	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all but gateway-ports)")
 	f.StringSliceVar(&o.permitOpen, "permit-open", nil, "where they may forward to: a `list` of host:port, or none (default anywhere)")
 	f.StringSliceVar(&o.permitListen, "permit-listen", nil, "what they may have the host listen on: a `list` of [host:]port, or none (default anything)")
@@ -107,7 +110,7 @@ func (o *tokenOptions) run(stdin io.Reader, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("mint a token: %w", err)
 	}
-	if len(grant.AuthorizedKeys)+len(grant.Accounts) == 0 {
+	if len(grant.AuthorizedKeys)+len(grant.Accounts) == 0 && !grant.OneTimePassword {
 		fmt.Fprintln(stderr, "stagedoor: note: without --authorized-keys or --account only those may enter whom the gateway's own guests.authorized_keys name")
 	}
 	_, err = fmt.Fprintln(stdout, token)
@@ -155,7 +158,7 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 			return nil, cli.UsageError("--account: %w", err)
 		}
 	}
-	grant.Accounts = o.accounts
+	grant.Accounts, grant.OneTimePassword = o.accounts, o.oneTimePassword
 	for _, s := range o.permissions {
 		name, err := parsePermission(s)
 		if err != nil {

@@ -23,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/webhook"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
@@ -81,7 +82,7 @@ func TestWaysIn(t *testing.T) {
 	testenv.Need(t, "ssh-keygen")
 	testenv.Need(t, "openssl")
 	ways := readWays(t)
-	if len(ways) != 9 {
+	if len(ways) != 10 {
 		t.Errorf("there are %d ways in: %+v", len(ways), ways)
 	}
 	program := (&running{t: t, dir: t.TempDir()}).agentProgram()
@@ -123,7 +124,7 @@ func newStage(t *testing.T, agent string) *stage {
 	}
 	known := write(t, filepath.Join(s.dir, "known"), "terminal.example.com "+string(ssh.MarshalAuthorizedKey(hostKey.PublicKey())))
 	s.wrap("ssh", fmt.Sprintf("exec %s -F none -o HostName=127.0.0.1 -o Port=%s -o HostKeyAlias=terminal.example.com -o UserKnownHostsFile=%s "+
-		"-o GlobalKnownHostsFile=none -o BatchMode=yes -o IdentityAgent=none -o IdentitiesOnly=yes -o LogLevel=ERROR -i $WHO \"$@\"",
+		"-o GlobalKnownHostsFile=none -o BatchMode=${BATCH:-yes} -o IdentityAgent=none -o IdentitiesOnly=yes -o LogLevel=ERROR -i $WHO \"$@\"",
 		testenv.Need(t, "ssh"), port(s.sshAddress()), known))
 	return s
 }
@@ -191,13 +192,27 @@ func (s *stage) play(w *way) {
 	task, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(w.guest), "ssh "), "@")
 	log.await(t, task+"@terminal.example.com\n", 1)
 	for who, want := range map[string]string{"alice": "in\n", "mallory": ""} {
-		cmd := s.sh(w.guest, map[string]string{"WHO": s.keys[who].File})
+		cmd := s.sh(w.guest, s.guest(w, who, log))
 		cmd.Stdin = strings.NewReader("echo in\n")
 		out, err := cmd.Output()
 		if string(out) != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %v: %q, want %q\n%s\n%s", who, err, out, want, log, s.log)
 		}
 	}
+}
+
+// guest is what surrounds somebody who is about to enter.
+func (s *stage) guest(w *way, who string, log *logBuffer) map[string]string {
+	env := map[string]string{"WHO": s.keys[who].File}
+	if w.name == "A one-time password" {
+		answer := map[string]string{"mallory": auth.NewOneTimePassword()}
+		if m := regexp.MustCompile(`the one-time password: (\S+)`).FindStringSubmatch(log.String()); m != nil {
+			answer["alice"] = m[1]
+		}
+		s.wrap("answer", "echo "+answer[who])
+		env["BATCH"], env["SSH_ASKPASS"], env["SSH_ASKPASS_REQUIRE"] = "no", filepath.Join(s.dir, "bin", "answer"), "force"
+	}
+	return env
 }
 
 // takeConfig adds an example's lines to the configuration.

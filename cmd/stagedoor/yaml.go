@@ -217,6 +217,8 @@ func scalar(t reflect.Type, n *yaml.Node) (string, error) {
 	switch kind := kindName(t); {
 	case kind == "text" && n.Tag != "!!str":
 		return "", fmt.Errorf("expected text, got %s; write %q", describe(n), n.Value)
+	case kind == "bool" && n.Tag != "!!bool":
+		return "", fmt.Errorf("expected true or false, got %s", describe(n))
 	case kind == "number" && n.Tag != "!!int":
 		return "", fmt.Errorf("expected a number, got %s", describe(n))
 	}
