@@ -1,6 +1,7 @@
 # make try     a gateway and an agent on this machine, and the ssh command to enter
 # make test    everything that is tested, with what it needs installed first
 # make build   both binaries, in bin/
+# make dist    agents for every platform and the gateway, with SHA256SUMS, in dist/
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -9,12 +10,19 @@ LDFLAGS  = -s -w -X github.com/stagedoor/stagedoor/cmd/internal/version.version=
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: all build try test deps lint cross fuzz bench clean
+.PHONY: all build dist try test deps lint cross fuzz bench clean
 
 all: build
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/stagedoor ./cmd/stagedoor-agent
+
+# What a gateway hands out (https.agents) and releases are made of. DIST chooses,
+# as in DIST=stagedoor-agent/linux/arm64, and DIST_DIR says where to.
+DIST     ?=
+DIST_DIR ?= dist
+dist:
+	@GO='$(GO)' LDFLAGS='$(LDFLAGS)' .ci/dist '$(DIST_DIR)' $(DIST)
 
 # TRY passes flags on: make try TRY=--connect
 try: build
@@ -34,14 +42,15 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 	@.ci/vulncheck $(GOVULNCHECK)
 
-# Every platform that the binaries are built for compiles (they are not linked).
+# Every platform that the binaries are built for compiles (they are not linked), in
+# the way that dist builds them.
 cross:
 	@for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
 		echo "compile for $$target"; \
-		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./cmd/... || exit 1; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build -trimpath ./cmd/... || exit 1; \
 	done
 	@echo "compile for windows/amd64 (agent)"
-	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./agent/... ./tunnel/... ./auth/...
+	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -trimpath ./agent/... ./tunnel/... ./auth/...
 	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/stagedoor-agent
 
 # FUZZTIME=10m make fuzz: every fuzz test for that long.

@@ -161,6 +161,8 @@ func (s *Server) webHandler() *http.ServeMux {
 	mux.HandleFunc("GET "+tunnel.WebSocketPath, s.unlessDraining(s.serveTunnelWebSocket))
 	mux.HandleFunc("GET "+GuestWebSocketPath, s.unlessDraining(s.serveGuestWebSocket))
 	mux.HandleFunc("GET /{$}", s.serveFrontPage)
+	mux.HandleFunc("GET /install", s.serveInstall)
+	mux.HandleFunc("GET /agents/{name}", s.serveAgent)
 	return mux
 }
 

@@ -36,12 +36,23 @@ func (s *Settings) taskNamed(name string) (auth.TaskID, bool) {
 }
 
 // jumpHost is what guests give to ssh -J behind the user name.
-func (s *Settings) jumpHost() string {
-	host, port, _ := tunnel.ParseAddress(s.Address)
+func (s *Settings) jumpHost() string { return shortAddress(s.Address, "22") }
+
+// publicHost is how URLs name the HTTPS port. It needs no quoting in a shell, is
+// empty when the settings do not say, and never comes from a request.
+func (s *Settings) publicHost() string { return shortAddress(s.HTTPSAddress, "443") }
+
+// shortAddress is host:port without the port that is usual, empty for what is no
+// address.
+func shortAddress(address, usual string) string {
+	host, port, err := tunnel.ParseAddress(address)
+	if err != nil {
+		return ""
+	}
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if port == "22" {
+	if port == usual {
 		return host
 	}
 	return host + ":" + port

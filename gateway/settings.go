@@ -72,6 +72,14 @@ type Settings struct {
 	// which print it.
 	Address string
 
+	// HTTPSAddress is the host:port by which agents and browsers reach the HTTPS
+	// listener. The front page and the install script name it, and never what a
+	// request calls the gateway. Default: none, and there is neither.
+	HTTPSAddress string
+
+	// Agents are the agents' programs that jobs download. Nil: none.
+	Agents *Agents
+
 	// Limits bounds what strangers, guests and hosts can make the gateway hold.
 	Limits Limits
 

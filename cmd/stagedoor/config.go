@@ -47,6 +47,8 @@ type HTTPS struct {
 	Listen      string `yaml:"listen" help:"address of the HTTPS listener"`
 	Certificate string `yaml:"certificate" kind:"path" help:"TLS certificate chain, in PEM"`
 	Key         string `yaml:"key" kind:"path" help:"private key of the TLS certificate"`
+	Address     string `yaml:"address" help:"host:port by which agents and browsers reach the HTTPS listener"`
+	Agents      string `yaml:"agents" kind:"path" help:"directory with the agents' programs that jobs download, as make dist writes it, or off"`
 	ACME        ACME   `yaml:"acme"`
 }
 

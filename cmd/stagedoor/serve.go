@@ -94,7 +94,7 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 	if d.listeners, err = config.listen(ctx); err != nil {
 		return settings, err
 	}
-	settings.Address = d.boundAddress(settings.Address)
+	d.fillPorts(&settings)
 	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir, Audit: d.audit}); err != nil {
 		d.listeners.close()
 		return settings, err
@@ -149,15 +149,20 @@ func (d *daemon) warn(r *report) {
 	}
 }
 
-// boundAddress puts the port that the system chose in the place of 0.
-func (d *daemon) boundAddress(address string) string {
+// fillPorts puts the ports that the system chose in the place of 0.
+func (d *daemon) fillPorts(settings *gateway.Settings) {
+	forGuests := d.listeners.ssh
+	if forGuests == nil {
+		forGuests = d.listeners.https
+	}
+	settings.Address = boundAddress(settings.Address, forGuests)
+	settings.HTTPSAddress = boundAddress(settings.HTTPSAddress, d.listeners.https)
+}
+
+func boundAddress(address string, l net.Listener) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port != "0" {
 		return address
-	}
-	l := d.listeners.ssh
-	if l == nil {
-		l = d.listeners.https
 	}
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return net.JoinHostPort(host, port)
@@ -280,7 +285,7 @@ func (d *daemon) reload() {
 	if !r.ok() {
 		return
 	}
-	settings.Address = d.boundAddress(settings.Address)
+	d.fillPorts(&settings)
 	if err := d.server.Reload(settings); err != nil {
 		d.log.Error("configuration not reloaded, the old one stays in force", "error", err)
 		return

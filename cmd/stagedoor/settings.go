@@ -60,6 +60,8 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Issuers:      c.issuers(r, partners, roots),
 		Policy:       c.mostPermissions(),
 		Address:      c.address(),
+		HTTPSAddress: c.httpsAddress(),
+		Agents:       c.agents(r),
 		Limits:       c.Limits.forGateway(),
 		Penalties:    c.penalties(),
 
@@ -81,6 +83,33 @@ func (c *Config) address() string {
 	}
 	_, port, _ := net.SplitHostPort(listen)
 	return net.JoinHostPort(c.Domain, port)
+}
+
+// httpsAddress is what agents and browsers reach. Port 0 stays as it does in
+// address. Without a domain the host is that of ssh.address, which has to be set
+// then.
+func (c *Config) httpsAddress() string {
+	if c.HTTPS.Address != "" {
+		return c.HTTPS.Address
+	}
+	host := c.Domain
+	if host == "" {
+		host, _, _ = net.SplitHostPort(c.SSH.Address)
+	}
+	_, port, _ := net.SplitHostPort(c.HTTPS.Listen)
+	return net.JoinHostPort(host, port)
+}
+
+// agents are the programs that jobs download; nil: none.
+func (c *Config) agents(r *report) *gateway.Agents {
+	if off(c.HTTPS.Agents) {
+		return nil
+	}
+	agents, err := gateway.OpenAgents(c.HTTPS.Agents)
+	if err != nil {
+		r.add("https.agents", "%s", fileError(c.HTTPS.Agents, err))
+	}
+	return agents
 }
 
 func (l Limits) forGateway() gateway.Limits {

@@ -85,6 +85,11 @@ func (c *Config) validateNames(r *report) {
 	if c.Hosts.Audience == "" {
 		r.add("hosts.audience", "it is empty, and every token would do; the default is stagedoor")
 	}
+	if c.HTTPS.Address != "" {
+		if _, _, err := tunnel.ParseAddress(c.HTTPS.Address); err != nil {
+			r.add("https.address", "%q: %v; write it as agents reach it, as in terminal.example.com:443", c.HTTPS.Address, err)
+		}
+	}
 	if c.SSH.Address != "" {
 		if _, _, err := tunnel.ParseAddress(c.SSH.Address); err != nil {
 			r.add("ssh.address", "%q: %v; write it as guests reach it, as in terminal.example.com:22", c.SSH.Address, err)

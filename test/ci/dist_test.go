@@ -1,0 +1,127 @@
+package ci_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
+)
+
+// root is that of the repository.
+const root = "../.."
+
+const builtVersion = "v1.2.3-test"
+
+// makeDist builds the agent for this machine as a release does, from the source in
+// src, into dir.
+func makeDist(src, dir string) error {
+	make := exec.Command("make", "-s", "dist", "DIST_DIR="+dir, "DIST=stagedoor-agent/"+runtime.GOOS+"/"+runtime.GOARCH, "VERSION="+builtVersion)
+	make.Dir = src
+	if out, err := make.CombinedOutput(); err != nil {
+		return fmt.Errorf("make dist: %w: %s", err, out)
+	}
+	return nil
+}
+
+// built is a directory with the agent for this machine, made once for all tests.
+var built = sync.OnceValues(func() (string, error) {
+	var err error
+	if distDir, err = os.MkdirTemp("", "stagedoor-dist"); err != nil {
+		return "", err
+	}
+	return distDir, makeDist(root, distDir)
+})
+
+var distDir string // empty until built is called; removed after the tests
+
+func agentName() string { return "stagedoor-agent_" + runtime.GOOS + "_" + runtime.GOARCH }
+
+func distribution(t *testing.T) string {
+	t.Helper()
+	testenv.Need(t, "make")
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestDist: the agent says which version it is, and SHA256SUMS what it is.
+func TestDist(t *testing.T) {
+	t.Parallel()
+	dir := distribution(t)
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, agentName()), "version").Output()
+	if want := "stagedoor-agent " + builtVersion + " " + runtime.Version(); err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("%v: %q, want %s", err, out, want)
+	}
+	agent, err := os.ReadFile(filepath.Join(dir, agentName()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
+	if want := fmt.Sprintf("%x  %s\n", sha256.Sum256(agent), agentName()); err != nil || string(sums) != want {
+		t.Errorf("%v: %q, want %q", err, sums, want)
+	}
+}
+
+// TestDistIsReproducible: built from the same source elsewhere, it is the same.
+func TestDistIsReproducible(t *testing.T) {
+	t.Parallel()
+	dir := distribution(t)
+	elsewhere := t.TempDir()
+	copySource(t, elsewhere)
+	if err := makeDist(elsewhere, "here"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{agentName(), "SHA256SUMS"} {
+		one, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if two, err := os.ReadFile(filepath.Join(elsewhere, "here", name)); err != nil || !bytes.Equal(one, two) {
+			t.Errorf("%s differs when it is built elsewhere: %v", name, err)
+		}
+	}
+}
+
+// copySource copies what make dist needs.
+func copySource(t *testing.T, to string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if slices.Contains([]string{".git", "bin", "dist", "bench-out", "test"}, name) {
+				return filepath.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		}
+		info, err := d.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, name), data, info.Mode().Perm())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
