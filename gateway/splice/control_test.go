@@ -32,7 +32,7 @@ func TestControlMaster(t *testing.T) {
 		{command: "head -c 300000 /dev/zero | tr '\\0' x; exit %d", stdout: strings.Repeat("x", 300000)},
 		{command: "echo out; echo err >&2; exit %d", stdout: "out\n", stderr: "err\n"},
 	}
-	const workers, runs = 12, 40
+	const workers, runs = 12, 20
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {

@@ -167,7 +167,9 @@ func TestGuestConnectionLost(t *testing.T) {
 func TestEndWithStalledChannels(t *testing.T) {
 	for _, leaver := range []Side{Guest, Host} {
 		t.Run(leaver.String(), func(t *testing.T) {
-			l := shortened(func(l *limits) { l.input, l.hostEnd = 50*time.Millisecond, 100*time.Millisecond })
+			l := shortened(func(l *limits) {
+				l.input, l.hostEnd, l.guestEnd = 50*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+			})
 			r := newLimitedRig(t, nil, l)
 			for range 5 {
 				guest, host := r.session()

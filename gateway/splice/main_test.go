@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("SPLICE_LEAKS") != "" { // see TestLeakOfXCrypto
+	if os.Getenv(aloneVariable) == "TestLeakOfXCrypto" { // see TestLeakOfXCrypto
 		os.Exit(m.Run())
 	}
 	goleak.VerifyTestMain(m)

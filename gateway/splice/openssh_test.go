@@ -9,18 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 )
 
-// noise returns n bytes that do not compress and hold every byte value.
-func noise(n int) []byte {
-	b := make([]byte, n)
+// noise returns n bytes, 10 MiB at most, that do not compress and hold every byte
+// value. They are the same each time, and nobody's to change.
+func noise(n int) []byte { return bulkNoise()[:n:n] }
+
+var bulkNoise = sync.OnceValue(func() []byte {
+	b := make([]byte, 10<<20)
 	rand.NewChaCha8([32]byte{1}).Read(b)
 	return b
-}
+})
 
 // A sshTest is a command that must look the same through a join.
 type sshTest struct {
@@ -45,7 +49,7 @@ var sshTests = []sshTest{
 	{name: "no stdin", options: []string{"-n"}, command: "cat; echo done", stdout: "done\n"},
 	{name: "stdin not read", command: "exit 4", stdin: bulk, status: 4},
 	{name: "stdin read in part", command: "head -c 10; exit 5", stdin: bulk, status: 5, stdout: bulk[:10]},
-	{name: "bulk both ways", command: "cat", stdin: bulk, stdout: bulk},
+	{name: "bulk both ways", command: "cat", stdin: bulk[:6<<20], stdout: bulk[:6<<20]},
 	{name: "bulk to stderr", command: "cat >&2", stdin: bulk[:1<<20], stderr: bulk[:1<<20]},
 	{name: "bulk up", command: "wc -c; exit 6", stdin: bulk, status: 6, stdout: fmt.Sprintln(len(bulk))},
 	{name: "bulk at the end", command: `head -c 3000000 /dev/zero | tr '\0' x; exit 7`, status: 7, stdout: strings.Repeat("x", 3000000)},
@@ -70,7 +74,7 @@ var sshTests = []sshTest{
 	{name: "exit 0", command: "exit 0"},
 	{name: "exit 1", command: "exit 1", status: 1},
 	{name: "exit 126", command: "exit 126", status: 126},
-	{name: "exit 127", command: "/nonexistent 2>/dev/null", status: 127},
+	{name: "exit 127", command: "/nonexistent/command 2>/dev/null", status: 127},
 	{name: "exit 128", command: "exit 128", status: 128},
 	{name: "exit 137", command: "exit 137", status: 137},
 	{name: "exit 254", command: "exit 254", status: 254},

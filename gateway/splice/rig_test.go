@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long an event that must come may take on a loaded machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A rig is a guest and a host, both x/crypto, with a join between them.
 type rig struct {

@@ -224,7 +224,9 @@ func (l *lab) options(way string) []string {
 	return []string{"-F", "none", "-o", "LogLevel=" + l.logLevel, "-o", "Port=" + port, "-o", "User=" + l.user,
 		"-o", "IdentityFile=" + filepath.Join(l.dir, "guest_key"), "-o", "IdentitiesOnly=yes",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-o", "BatchMode=yes"}
+		"-o", "BatchMode=yes",
+		// What OpenSSH prefers costs it, on the direct way, more than all the rest.
+		"-o", "KexAlgorithms=curve25519-sha256"}
 }
 
 const hostName = "127.0.0.1"

@@ -54,7 +54,10 @@ func newPeer(t testing.TB, c net.Conn, isGuest bool) (*peer, error) {
 	return &peer{p, t, c}, err
 }
 
-func (p *peer) send(messages ...[]byte) error { return p.Send(messages...) }
+func (p *peer) send(messages ...[]byte) error {
+	p.conn.SetWriteDeadline(time.Now().Add(patience))
+	return p.Send(messages...)
+}
 
 func (p *peer) receive() ([]byte, error) { return p.Receive() }
 

@@ -20,8 +20,14 @@ type wireRig struct {
 
 func newWireRig(t *testing.T, h *Hooks, l limits) *wireRig {
 	t.Helper()
+	return newWireRigThrough(t, h, l, func(c net.Conn) net.Conn { return c })
+}
+
+// newWireRigThrough has the gateway use what wrap makes of its socket to the guest.
+func newWireRigThrough(t *testing.T, h *Hooks, l limits, wrap func(net.Conn) net.Conn) *wireRig {
+	t.Helper()
 	r := &wireRig{done: make(chan struct{})}
-	guest, joinedGuest := connectPeer(t, true)
+	guest, joinedGuest := connectPeerThrough(t, true, wrap)
 	host, joinedHost := connectPeer(t, false)
 	r.guest, r.host = guest, host
 	go func() {
@@ -103,12 +109,22 @@ func (r *wireRig) openWire(t *testing.T) (guestSide, hostSide uint32) {
 	return openedBy(t, r.guest.next()), hostSide
 }
 
+// closeWire ends what openWire opened, for the next to take its place.
+func (r *wireRig) closeWire(t *testing.T, guestSide, hostSide uint32) {
+	t.Helper()
+	r.guest.send(channelMessage(msgClose, guestSide))
+	r.host.send(channelMessage(msgClose, hostSide))
+	record(r.guest, "CLOSE")
+	record(r.host, "CLOSE")
+}
+
 // TestWireOrderToGuest has a host send all in one burst, exit-status in the
 // middle of the output as sshd does.
 func TestWireOrderToGuest(t *testing.T) {
 	out := func(id uint32) []byte { return dataMessage(id, []byte(strings.Repeat("x", 30000))) }
+	r := newWireRig(t, nil, defaultLimits)
+	defer r.close(t)
 	for range wireRuns {
-		r := newWireRig(t, nil, defaultLimits)
 		guestSide, hostSide := r.openWire(t)
 		r.guest.send(requestMessage(guestSide, "exec", true, string(ssh.Marshal(struct{ C string }{"x"}))))
 		wantRecord(t, record(r.host, "exec"), "exec")
@@ -116,16 +132,18 @@ func TestWireOrderToGuest(t *testing.T) {
 			requestMessage(hostSide, "exit-status", false, "\x00\x00\x00\x07"),
 			out(hostSide), channelMessage(msgEOF, hostSide), channelMessage(msgClose, hostSide))
 		wantRecord(t, record(r.guest, "CLOSE"), "success", "data", "exit-status", "EOF", "CLOSE")
-		r.close(t)
+		wantRecord(t, record(r.host, "CLOSE"), "CLOSE")
+		r.guest.send(channelMessage(msgClose, guestSide))
 	}
 }
 
 // TestWireOrderToHost has a guest send all in one burst, as OpenSSH does, and a
 // host that takes its time to answer.
 func TestWireOrderToHost(t *testing.T) {
+	r := newWireRig(t, nil, defaultLimits)
+	defer r.close(t)
 	for _, kind := range []string{"exec", "attach@stagedoor"} {
 		for range wireRuns {
-			r := newWireRig(t, nil, defaultLimits)
 			guestSide, hostSide := r.openWire(t)
 			r.guest.send(requestMessage(guestSide, "env", false, "env"),
 				requestMessage(guestSide, "pty-req", true, "pty"),
@@ -146,7 +164,8 @@ func TestWireOrderToHost(t *testing.T) {
 			wantRecord(t, record(r.guest, "success"), "success")
 			r.guest.send(channelMessage(msgClose, guestSide))
 			wantRecord(t, record(r.host, "CLOSE"), "CLOSE")
-			r.close(t)
+			wantRecord(t, record(r.guest, "CLOSE"), "CLOSE")
+			r.host.send(channelMessage(msgClose, hostSide))
 		}
 	}
 }
@@ -154,16 +173,17 @@ func TestWireOrderToHost(t *testing.T) {
 // TestWireOrderOfEOF: a host's EOF reaches the guest of a session no sooner
 // than the exit status, that of any other channel at once.
 func TestWireOrderOfEOF(t *testing.T) {
+	r := newWireRig(t, nil, defaultLimits)
+	defer r.close(t)
 	for range wireRuns {
-		r := newWireRig(t, nil, defaultLimits)
-		_, hostSide := r.openWire(t)
+		guestSide, hostSide := r.openWire(t)
 		r.host.send(channelMessage(msgEOF, hostSide), global("ping@stagedoor", true, ""))
 		wantRecord(t, record(r.guest, "ping@stagedoor"), "ping@stagedoor")
 		r.guest.send([]byte{msgGlobalFailure})
 		wantRecord(t, record(r.host, "global failure"), "global failure")
 		r.host.send(requestMessage(hostSide, "exit-status", false, "\x00\x00\x00\x07"))
 		wantRecord(t, record(r.guest, "EOF"), "exit-status", "EOF")
-		r.close(t)
+		r.closeWire(t, guestSide, hostSide)
 	}
 }
 
