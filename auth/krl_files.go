@@ -72,21 +72,17 @@ func (r *RevokedFiles) Check(key ssh.PublicKey) error {
 	if r == nil {
 		return nil
 	}
-	for _, f := range r.files {
-		list, _, err := f.current(r.log)
-		if err != nil {
-			return denied("nobody can tell whether the key is revoked: %v", err)
-		}
-		if err := list.Check(key); err != nil {
-			return err
-		}
+	lists, _, err := r.all()
+	if err != nil {
+		return denied("nobody can tell whether the key is revoked: %v", err)
 	}
-	return nil
+	return lists.check(key)
 }
 
-// Watch calls changed whenever a file was read again, and could be: whoever got in
-// by then may be revoked now. It returns when ctx ends.
-func (r *RevokedFiles) Watch(ctx context.Context, changed func()) {
+// Watch calls changed when it begins, and whenever something else is in the files
+// and they could be read: whoever got in by then may be revoked now, which check
+// tells as Check does. It returns when ctx ends.
+func (r *RevokedFiles) Watch(ctx context.Context, changed func(check func(ssh.PublicKey) error)) {
 	if r == nil || len(r.files) == 0 {
 		return
 	}
@@ -94,15 +90,12 @@ func (r *RevokedFiles) Watch(ctx context.Context, changed func()) {
 	defer tick.Stop()
 	seen := 0
 	for {
-		versions, readable := 0, true
-		for _, f := range r.files {
-			_, version, err := f.current(r.log)
-			versions += version
-			readable = readable && err == nil
-		}
-		if versions != seen && readable {
-			seen = versions
-			changed()
+		// With what they hold now: should a file become unreadable meanwhile, it
+		// revokes nobody who is in.
+		lists, version, err := r.all()
+		if err == nil && version != seen {
+			seen = version
+			changed(lists.check)
 		}
 		select {
 		case <-ctx.Done():
@@ -110,6 +103,30 @@ func (r *RevokedFiles) Watch(ctx context.Context, changed func()) {
 		case <-tick.C:
 		}
 	}
+}
+
+// revokedLists are several that all count.
+type revokedLists []*RevokedKeys
+
+func (l revokedLists) check(key ssh.PublicKey) error {
+	for _, list := range l {
+		if err := list.Check(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all returns what the files hold now. The version grows when that changes.
+func (r *RevokedFiles) all() (lists revokedLists, version int, err error) {
+	for _, f := range r.files {
+		list, v, err := f.current(r.log)
+		if err != nil {
+			return nil, 0, err
+		}
+		lists, version = append(lists, list), version+v
+	}
+	return lists, version, nil
 }
 
 // current is what the file holds now.

@@ -94,9 +94,9 @@ func TestRevokedFilesWatch(t *testing.T) {
 	changes := make(chan bool)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		files.Watch(ctx, func() {
+		files.Watch(ctx, func(check func(ssh.PublicKey) error) {
 			select {
-			case changes <- files.Check(alice) != nil:
+			case changes <- check(alice) != nil:
 			case <-ctx.Done():
 			}
 		})
@@ -115,6 +115,9 @@ func TestRevokedFilesWatch(t *testing.T) {
 		}
 	}
 	await(false)
+	if err := os.Remove(file); err != nil { // of which nobody hears
+		t.Fatal(err)
+	}
 	replace(t, file, line(alice, "a")+"\n")
 	await(true)
 }

@@ -92,6 +92,7 @@ func (s *Server) adminExplain(ctx context.Context, r ExplainRequest) (*Explanati
 	}
 	e := &Explanation{Permissions: []string{}, Options: map[string]string{}}
 	e.aboutKey(s, key)
+	e.aboutRevoked(settings.Revoked, key)
 	e.aboutAddress(s, id.Remote.Addr())
 	registered := e.aboutTask(s, task)
 	grant, _ := s.grantOf(task)

@@ -285,11 +285,12 @@ func because(reason string) string {
 	return ": " + reason
 }
 
-// A guard is an [auth.Authorizer] that refuses whom the operator has blocked. It
-// asks the one below in any case, so that it takes as long.
+// A guard is an [auth.Authorizer] that refuses whom the operator has blocked, and
+// revoked keys. It asks the one below in any case, so that it takes as long.
 type guard struct {
 	auth.Authorizer
-	blocks *blocks
+	blocks  *blocks
+	revoked *auth.RevokedFiles
 }
 
 // Authorize asks the Authorizer below, and refuses whom it should have refused.
@@ -298,6 +299,11 @@ func (g guard) Authorize(ctx context.Context, id auth.Identity, task auth.Task) 
 	for _, block := range []*Block{g.blocks.ofKey(id.Key), g.blocks.ofTask(task.ID), g.blocks.ofName(auth.IdentityName(p))} {
 		if block != nil {
 			return nil, block.err()
+		}
+	}
+	if id.Key != nil {
+		if err := g.revoked.Check(id.Key); err != nil {
+			return nil, err
 		}
 	}
 	return p, err

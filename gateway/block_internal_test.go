@@ -122,7 +122,7 @@ func TestGuard(t *testing.T) {
 		if err := b.add(c.block); err != nil {
 			t.Fatal(err)
 		}
-		p, err := guard{everybody{}, b}.Authorize(t.Context(), auth.Identity{Key: c.key}, auth.Task{ID: "task-1"})
+		p, err := guard{everybody{}, b, nil}.Authorize(t.Context(), auth.Identity{Key: c.key}, auth.Task{ID: "task-1"})
 		if got := errors.Is(err, auth.ErrDenied); got != c.want || got == (p != nil) {
 			t.Errorf("%+v: %v, %v", c.block, p, err)
 		}

@@ -102,6 +102,7 @@ type Server struct {
 	connected  map[string]int  // connections, by identity as well
 	forges     *forge.Resolver // that is watched
 	forgesEnd  func()          // ends that
+	revokedEnd func()          // ends the watch over revoked keys
 	idle       *sync.Cond      // signalled when a guest leaves
 }
 
@@ -122,7 +123,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		used.Close()
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	settings.Guests = guard{settings.Guests, blocks}
+	settings.Guests = guard{settings.Guests, blocks, settings.Revoked}
 	s := &Server{
 		used:       used,
 		name:       o.Name,
@@ -158,6 +159,7 @@ func New(settings Settings, o Options) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.settings.Store(&settings)
 	s.watchForges(settings.Forges)
+	s.watchRevoked(settings.Revoked)
 	s.ready.Store(true)
 	s.audit.Record(audit.GatewayStarted{Gateway: s.name})
 	s.web = s.newWebServer()
@@ -174,9 +176,10 @@ func (s *Server) Reload(settings Settings) error {
 	if err := settings.validate(); err != nil {
 		return err
 	}
-	settings.Guests = guard{settings.Guests, s.blocks}
+	settings.Guests = guard{settings.Guests, s.blocks, settings.Revoked}
 	before := s.settings.Swap(&settings)
 	s.watchForges(settings.Forges)
+	s.watchRevoked(settings.Revoked)
 	s.logHostKeys(before, &settings)
 	s.renarrow(before.Policy, settings.Policy)
 	return nil

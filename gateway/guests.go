@@ -112,8 +112,8 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 	}
 	defer s.removeGuest(g)
 	g.log.Info("guest signed in", "method", g.identity.Method, "client", string(g.conn.ClientVersion()))
-	if block := s.blocked(g); block != nil { // meanwhile
-		g.close(block.err().Error())
+	if err := s.expelled(g); err != nil { // meanwhile
+		g.close(err.Error())
 		return
 	}
 	start := time.Now()

@@ -52,6 +52,10 @@ type Settings struct {
 	// Guests decides who may enter which task.
 	Guests auth.Authorizer
 
+	// Revoked says which keys and certificates let nobody in, whoever else would,
+	// and end the connections of those who are in when they are revoked. Nil: none.
+	Revoked *auth.RevokedFiles
+
 	// Forges look up the keys of accounts that grants name, so that Guests, with a
 	// [forge.Authorizer] of the same Resolver among them, lets these in. Settings
 	// that replace others should have the same, which knows much already. The

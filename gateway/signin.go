@@ -145,6 +145,9 @@ func (a *signIn) offer(key ssh.PublicKey) error {
 	if block := a.s.blocks.ofKey(key); block != nil {
 		return block.err()
 	}
+	if err := a.settings.Revoked.Check(key); err != nil {
+		return err
+	}
 	if named || err == nil {
 		return nil
 	}

@@ -85,6 +85,7 @@ type Issuer struct {
 // what guests may do at most.
 type Guests struct {
 	AuthorizedKeys []string `yaml:"authorized_keys" kind:"path" help:"authorized_keys files of those who may enter every task"`
+	RevokedKeys    []string `yaml:"revoked_keys" kind:"path" help:"key revocation lists, or public keys, of whom nobody is let in"`
 	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
 	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
 	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`

@@ -56,6 +56,7 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Certificate:  certificates.source(c, r),
 		Tokens:       c.tokens(r, keys),
 		Guests:       c.guests(r, forges, c.webhook(r, partners, roots)),
+		Revoked:      c.revoked(r, partners.log),
 		Forges:       forges,
 		Issuers:      c.issuers(r, partners, roots),
 		Policy:       c.mostPermissions(),

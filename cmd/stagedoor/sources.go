@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/gateway"
 )
 
@@ -53,6 +55,21 @@ func (c *Config) validateSources(r *report) {
 			}
 		}
 	}
+}
+
+// revoked reads the lists of revoked keys.
+func (c *Config) revoked(r *report, log *slog.Logger) *auth.RevokedFiles {
+	files, err := auth.OpenRevokedFiles(log, c.Guests.RevokedKeys...)
+	if err == nil {
+		return files
+	}
+	for i, file := range c.Guests.RevokedKeys {
+		if _, err := auth.OpenRevokedFiles(log, file); err != nil {
+			r.addItem("guests.revoked_keys", i, "%s", fileError(file, err))
+		}
+	}
+	r.add("guests.revoked_keys", "%v", err) // unless it can be read by now
+	return nil
 }
 
 // penalties never charges a load balancer for those who come through it.
