@@ -85,6 +85,7 @@ func TestTaskWhoseTimeIsOverIsNotRegistered(t *testing.T) {
 // TestTimeIsOver: when the deadline comes the guests are told, their ssh ends with
 // 255, and so is the agent, which does not dial again.
 func TestTimeIsOver(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	var lost bool

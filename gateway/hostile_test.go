@@ -112,6 +112,7 @@ func TestHostOpensChannels(t *testing.T) {
 // TestHostFloods: a host that asks and opens without end ends its guests'
 // connections at the worst. Others notice nothing.
 func TestHostFloods(t *testing.T) {
+	t.Parallel()
 	for name, flood := range map[string]func(*ssh.ServerConn) error{
 		"channels": func(c *ssh.ServerConn) error {
 			_, _, err := c.OpenChannel("forwarded-tcpip", make([]byte, 1000))

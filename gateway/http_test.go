@@ -33,6 +33,7 @@ func TestSSHOnHTTPSPort(t *testing.T) {
 // TestSilentClientOnHTTPSPort waits for the server's version before it speaks,
 // as RFC 4253 §4.2 allows.
 func TestSilentClientOnHTTPSPort(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := hold(t, w.https, 1)[0]
 	c.SetReadDeadline(time.Now().Add(20 * time.Second))

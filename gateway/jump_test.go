@@ -76,6 +76,7 @@ func (w *world) startJumpAgent(task string, keys ...testenv.Key) (*runningAgent,
 
 // TestJump goes end to end with whatever user name the jump hop gets.
 func TestJump(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	_, hostKey := w.startJumpAgent("task-1", k)

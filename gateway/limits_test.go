@@ -34,6 +34,7 @@ func hold(t *testing.T, address string, n int) []net.Conn {
 // TestSilentConnectionsAreDropped: whoever says nothing is gone when the
 // handshake's time is over, on both listeners.
 func TestSilentConnectionsAreDropped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.HandshakeTimeout = 300 * time.Millisecond })
 	for _, address := range []string{w.ssh, w.https} {
 		for _, c := range hold(t, address, 3) {
@@ -61,6 +62,7 @@ func TestSilentConnectionsDoNotHoldUp(t *testing.T) {
 // TestBusyStrangersAreDropped: a connection that keeps the HTTPS port busy
 // without signing in loses its place like a silent one.
 func TestBusyStrangersAreDropped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) {
 		s.Limits.HandshakeTimeout = 300 * time.Millisecond
 		s.Limits.UnauthenticatedPerSource = 2
@@ -181,6 +183,7 @@ func TestChannelLimits(t *testing.T) {
 // TestSilentGuestIsDropped: a guest whose client no longer answers is
 // disconnected, and its session on the host ends.
 func TestSilentGuestIsDropped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) {
 		s.Limits.KeepaliveInterval = 500 * time.Millisecond
 		s.Limits.KeepaliveCount = 2
@@ -211,6 +214,7 @@ func TestSilentGuestIsDropped(t *testing.T) {
 }
 
 func TestSessionTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.SessionTime = 500 * time.Millisecond })
 	k := testenv.NewKey(t, w.dir, "alice")
 	w.startAgent(w.token("task-1", time.Now(), k))

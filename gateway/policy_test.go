@@ -15,6 +15,7 @@ import (
 // TestPolicyAfterReload: agents hold end-to-end guests to the most that is
 // permitted now, not to what was when they registered.
 func TestPolicyAfterReload(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k, hostKey := testenv.NewKey(t, w.dir, "alice"), testenv.Signer(t)
 	w.startAgent(w.token("task-1", time.Now(), k), func(a *agent.Agent) { a.HostKey = hostKey })

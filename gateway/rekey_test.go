@@ -24,6 +24,7 @@ func noise(n int) []byte {
 // TestRekeyUnderLoad: guest and host change keys all the time while data go both
 // ways through the join, and none is lost.
 func TestRekeyUnderLoad(t *testing.T) {
+	t.Parallel()
 	const threshold = 64 << 10
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
@@ -81,6 +82,7 @@ func echoAll(c *ssh.Client, data []byte) error {
 
 // TestRekeyByStockClient: the same with ssh, spliced and end to end.
 func TestRekeyByStockClient(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	hostKey := testenv.Signer(t)

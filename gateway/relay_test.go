@@ -55,6 +55,7 @@ func answerAtEnd(_ *fakeHost, s *tunnel.Stream) {
 // TestJumpPassesBytes sends megabytes through a half-close and gets them back,
 // many times at once.
 func TestJumpPassesBytes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	var header atomic.Pointer[tunnel.StreamHeader]
@@ -152,6 +153,7 @@ func TestJumpEnds(t *testing.T) {
 // TestJumpWaitsForRedial: a jump waits for a host that dials again, and comes
 // back through the new tunnel.
 func TestJumpWaitsForRedial(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	hostKey := testenv.Signer(t)
@@ -321,6 +323,7 @@ func TestJumpLimits(t *testing.T) {
 // TestJumperIsIdle: a connection that only jumps is kept alive and ended as any
 // other, and its host sees no spliced guest.
 func TestJumperIsIdle(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) {
 		s.Limits.KeepaliveInterval = 500 * time.Millisecond
 		s.Limits.KeepaliveCount = 2

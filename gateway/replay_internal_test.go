@@ -63,6 +63,7 @@ func TestUsedTokens(t *testing.T) {
 // TestUsedTokensEnd: a token is forgotten once it verifies no more, and not
 // before; the file does not grow with those.
 func TestUsedTokensEnd(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	u := openTokens(t, dir)
 	now := time.Now()
