@@ -2,18 +2,20 @@ package auth
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
-	"encoding/base64"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	strict "github.com/go-jose/go-jose/v4/json" // case-sensitive, refuses duplicate keys
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/stagedoor/stagedoor/auth/jwks"
 )
 
 // Limits in bytes. A host token of the largest size leaves room for a grant
@@ -36,33 +38,33 @@ const maxClaimTime = 253402300799
 // rules out key confusion (RFC 8725, section 2.1).
 func algorithmOf(key any) (jose.SignatureAlgorithm, error) {
 	switch k := key.(type) {
-	case ed25519.PublicKey:
-		if len(k) == ed25519.PublicKeySize {
-			return jose.EdDSA, nil
-		}
-		return "", errors.New("Ed25519 public key is of the wrong length")
-	case ed25519.PrivateKey:
-		if len(k) == ed25519.PrivateKeySize {
-			return jose.EdDSA, nil
-		}
-		return "", errors.New("Ed25519 private key is of the wrong length")
 	case []byte:
 		if len(k) >= minSecret {
 			return jose.HS256, nil
 		}
 		return "", fmt.Errorf("shared secret has %d bytes, at least %d are needed: make one with openssl rand -hex 32", len(k), minSecret)
+	case ed25519.PrivateKey:
+		if len(k) != ed25519.PrivateKeySize {
+			return "", errors.New("Ed25519 private key is of the wrong length")
+		}
+		return jose.EdDSA, nil
+	case *ecdsa.PrivateKey:
+		key = &k.PublicKey
+	case *rsa.PrivateKey:
+		key = &k.PublicKey
 	}
-	return "", fmt.Errorf("a key of type %T is not supported: use Ed25519 or a shared secret", key)
+	public, err := jwks.NewKey("", key)
+	return public.Algorithm, err
 }
 
 // sign makes a compact JWS (RFC 7515) of the claims, of at most limit bytes.
 func sign(key any, typ string, claims any, limit int) (string, error) {
-	if _, public := key.(ed25519.PublicKey); public {
-		return "", errors.New("a public key cannot sign")
-	}
 	alg, err := algorithmOf(key)
 	if err != nil {
 		return "", err
+	}
+	if _, private := key.(crypto.Signer); !private && alg != jose.HS256 {
+		return "", errors.New("a public key cannot sign")
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 	if err != nil {
@@ -93,63 +95,15 @@ func marshalJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// parseJWS reads a compact JWS without verifying it. Its form must be exact:
-// Go's base64 skips line breaks and leaves the last bits unchecked, so that one
-// token could be written in many ways.
-func parseJWS(raw string, limit int, algorithms []jose.SignatureAlgorithm, types ...string) (*jose.JSONWebSignature, error) {
-	if len(raw) > limit {
-		return nil, fmt.Errorf("it is %d bytes long, %d are allowed", len(raw), limit)
-	}
-	parts := strings.Split(raw, ".")
-	if len(parts) != 3 {
-		return nil, errors.New("it is not a signed JWT: expected three parts joined by dots (was it cut off?)")
-	}
-	for _, part := range parts {
-		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil || strings.ContainsAny(part, "\r\n") {
-			return nil, errors.New("it is not a signed JWT: it has characters that do not belong there (white space, quotes, a line break?)")
-		}
-	}
-	jws, err := jose.ParseSignedCompact(raw, algorithms)
-	if unexpected, ok := errors.AsType[*jose.ErrUnexpectedSignatureAlgorithm](err); ok {
-		return nil, fmt.Errorf("it is signed with algorithm %.16q, accepted is %q", unexpected.Got, algorithms)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("its header cannot be read: %w", err)
-	}
-	return jws, checkHeader(jws.Signatures[0].Header, types)
-}
-
-// checkHeader: the type keeps tokens of different purposes apart (RFC 8725,
-// section 3.11), and an extension that must be understood is not.
-func checkHeader(h jose.Header, types []string) error {
-	for _, name := range []jose.HeaderKey{"crit", "b64"} {
-		if _, present := h.ExtraHeaders[name]; present {
-			return fmt.Errorf("header parameter %q is not supported", name)
-		}
-	}
-	typ := ""
-	if v, present := h.ExtraHeaders[jose.HeaderType]; present {
-		s, ok := v.(string)
-		if !ok || s == "" {
-			return errors.New("header parameter typ is no text")
-		}
-		typ = s
-	}
-	if !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }) {
-		return fmt.Errorf("its type (typ) is %.64q, expected %q", typ, types[0])
-	}
-	return nil
-}
-
 // verify tries the keys that are good for the algorithm of the JWS, and returns
 // what was signed.
-func verify(jws *jose.JSONWebSignature, keys []any) ([]byte, error) {
+func verify(token *jose.JSONWebSignature, keys []any) ([]byte, error) {
 	for _, key := range keys {
 		alg, err := algorithmOf(key)
-		if err != nil || string(alg) != jws.Signatures[0].Header.Algorithm {
+		if err != nil || string(alg) != token.Signatures[0].Header.Algorithm {
 			continue
 		}
-		if payload, err := jws.Verify(key); err == nil {
+		if payload, err := token.Verify(key); err == nil {
 			return payload, nil
 		}
 	}

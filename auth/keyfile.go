@@ -3,8 +3,6 @@ package auth
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -47,7 +45,11 @@ func LoadSigner(path string) (ssh.Signer, error) {
 // with mode 0700 where there is none. created says whether it did. When several
 // processes start at once, all return the same key.
 func LoadOrCreateSigner(path string) (signer ssh.Signer, created bool, err error) {
-	created, err = createIfMissing(path, func(key ed25519.PrivateKey) (*pem.Block, error) {
+	created, err = createIfMissing(path, func() (*pem.Block, error) {
+		key, err := generateEd25519()
+		if err != nil {
+			return nil, err
+		}
 		return ssh.MarshalPrivateKey(key, "")
 	})
 	if err != nil {
@@ -58,22 +60,15 @@ func LoadOrCreateSigner(path string) (signer ssh.Signer, created bool, err error
 }
 
 // LoadOrCreateEd25519 is LoadOrCreateSigner for keys that sign tokens: Ed25519
-// in PEM, PKCS #8.
-func LoadOrCreateEd25519(path string) (key ed25519.PrivateKey, created bool, err error) {
-	created, err = createIfMissing(path, func(key ed25519.PrivateKey) (*pem.Block, error) {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return &pem.Block{Type: "PRIVATE KEY", Bytes: der}, err
-	})
+// in PEM, PKCS #8. The second result says whether it made the key.
+func LoadOrCreateEd25519(path string) (ed25519.PrivateKey, bool, error) {
+	signer, created, err := loadOrCreate(path, generateEd25519)
 	if err != nil {
 		return nil, false, err
 	}
-	data, err := readSecretFile(path)
-	if err != nil {
-		return nil, false, fmt.Errorf("load key: %w", err)
-	}
-	key, err = parseEd25519Private(data)
-	if err != nil {
-		return nil, false, fmt.Errorf("load key %s: %w", path, err)
+	key, ok := signer.(ed25519.PrivateKey)
+	if !ok {
+		return nil, false, fmt.Errorf("load key %s: it holds a key of type %T, expected Ed25519: make one with openssl genpkey -algorithm ed25519", path, signer)
 	}
 	return key, created, nil
 }
@@ -144,15 +139,11 @@ func readKeyFile(path string) ([]byte, fs.FileMode, error) {
 
 // createIfMissing makes a key file unless there is one, and says whether it
 // did.
-func createIfMissing(path string, encode func(ed25519.PrivateKey) (*pem.Block, error)) (created bool, err error) {
+func createIfMissing(path string, generate func() (*pem.Block, error)) (created bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return false, fmt.Errorf("create key %s: %w", path, err)
-	}
-	block, err := encode(key)
+	block, err := generate()
 	if err != nil {
 		return false, fmt.Errorf("create key %s: %w", path, err)
 	}

@@ -132,7 +132,7 @@ func TestKeysThatOthersCanReadAreRefused(t *testing.T) {
 		{pemKey, func(p string) error { _, _, err := LoadOrCreateEd25519(p); return err }},
 		{pemKey, func(p string) error { _, err := LoadTokenKey(p); return err }},
 		{secret, func(p string) error { _, err := LoadTokenKey(p); return err }},
-		{secret, func(p string) error { _, err := LoadTokenVerifyKey(p); return err }},
+		{secret, func(p string) error { _, err := LoadTokenVerifyKeys(p); return err }},
 	}
 	for mode, ok := range map[fs.FileMode]bool{0o600: true, 0o400: true, 0o700: true, 0o640: false, 0o604: false, 0o620: false, 0o602: false, 0o601: false, 0o610: false, 0o644: false, 0o666: false} {
 		for i, l := range loads {
@@ -297,7 +297,7 @@ func TestConcurrentCreationInOneProcess(t *testing.T) {
 	}
 }
 
-func TestLoadTokenVerifyKey(t *testing.T) {
+func TestLoadTokenVerifyKeys(t *testing.T) {
 	dir := t.TempDir()
 	openssl := func(args ...string) {
 		cmd := exec.CommandContext(t.Context(), program(t, "openssl"), args...)
@@ -308,7 +308,7 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 	}
 	openssl("genpkey", "-algorithm", "ed25519", "-out", "key.pem")
 	openssl("pkey", "-in", "key.pem", "-pubout", "-out", "pub.pem")
-	openssl("genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "rsa.pem")
+	openssl("genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:1024", "-out", "rsa.pem")
 	openssl("pkey", "-in", "rsa.pem", "-pubout", "-out", "rsapub.pem")
 	openssl("rand", "-hex", "-out", "hex", "32")
 	keygen(t, dir, "-q", "-t", "ed25519", "-N", "", "-f", "ssh")
@@ -326,7 +326,7 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "pub.pem"), 0o644); err != nil { // a public key may be read by all
 		t.Fatal(err)
 	}
-	verifying, err := LoadTokenVerifyKey(filepath.Join(dir, "pub.pem"))
+	verifying, err := LoadTokenVerifyKeys(filepath.Join(dir, "pub.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,12 +334,12 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := verifierFor(verifying).Verify(raw); err != nil {
+	if _, err := verifierFor(verifying...).Verify(t.Context(), raw); err != nil {
 		t.Error(err)
 	}
 
 	hex := bytes.TrimSpace(readFile(t, dir, "hex"))
-	for _, load := range []func(string) (any, error){LoadTokenKey, LoadTokenVerifyKey} {
+	for _, load := range []func(string) (any, error){LoadTokenKey, loadOneVerifyKey} {
 		if secret, err := load(filepath.Join(dir, "hex")); err != nil || !bytes.Equal(secret.([]byte), hex) {
 			t.Errorf("%T, %v", secret, err)
 		}
@@ -358,17 +358,18 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 		"a short secret":      {[]byte("hunter2\n"), "openssl rand"},
 		"white space":         {bytes.Repeat([]byte("\n"), 64), "0 bytes"},
 		"a private key":       {readFile(t, dir, "key.pem"), "openssl pkey"},
-		"an RSA public key":   {readFile(t, dir, "rsapub.pem"), "*rsa.PublicKey"},
-		"two public keys":     {append(bytes.Clone(pub), pub...), "more than one key"},
+		"a short RSA key":     {readFile(t, dir, "rsapub.pem"), "1024 bits"},
 		"a damaged PEM":       {bytes.Replace(pub, []byte("-----END"), []byte("-----FIN"), 1), "PEM"},
 		"an indented PEM":     {append([]byte("  "), bytes.ReplaceAll(pub, []byte("\n"), []byte("\n  "))...), ""},
 		"an SSH public key":   {readFile(t, dir, "ssh.pub"), "SSH public key"},
-		"an SSH private key":  {readFile(t, dir, "ssh"), "OPENSSH PRIVATE KEY"},
+		"an SSH private key":  {readFile(t, dir, "ssh"), "private key"},
 		"a PEM without lines": {bytes.ReplaceAll(pub, []byte("\n"), nil), "PEM"},
-		"a JSON web key":      {[]byte(`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`), "JSON"},
+		"a private web key":   {[]byte(`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}`), "private key"},
+		"other JSON":          {[]byte(`{"password":"0123456789abcdef0123456789abcdef"}`), "no key for"},
+		"a certificate":       {[]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "CERTIFICATE"},
 		"base64 of a public":  {publicBase64(t, pub), "public key"},
 	} {
-		key, err := LoadTokenVerifyKey(writeFile(t, 0o600, c.data, dir, "case"))
+		key, err := LoadTokenVerifyKeys(writeFile(t, 0o600, c.data, dir, "case"))
 		if err == nil || key != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %T, %v, want %q", what, key, err, c.want)
 		}
@@ -376,17 +377,25 @@ func TestLoadTokenVerifyKey(t *testing.T) {
 			t.Errorf("%s: the error holds what is in the file: %v", what, err)
 		}
 	}
-	for name, want := range map[string]string{"rsa.pem": "openssl genpkey", "pub.pem": "is a public key", "ssh": "openssl genpkey"} {
+	for name, want := range map[string]string{"rsa.pem": "1024 bits", "pub.pem": "is a public key", "ssh": "openssl genpkey"} {
 		path := writeFile(t, 0o600, readFile(t, dir, name), dir, "case")
 		if key, err := LoadTokenKey(path); err == nil || key != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s to mint with: %T, %v", name, key, err)
 		}
 	}
-	for _, load := range []func(string) (any, error){LoadTokenKey, LoadTokenVerifyKey} {
+	for _, load := range []func(string) (any, error){LoadTokenKey, loadOneVerifyKey} {
 		if _, err := load(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%v", err)
 		}
 	}
+}
+
+func loadOneVerifyKey(path string) (any, error) {
+	keys, err := LoadTokenVerifyKeys(path)
+	if err != nil || len(keys) != 1 {
+		return nil, err
+	}
+	return keys[0], nil
 }
 
 // publicBase64 is what between the lines of a PEM is, as some secret stores

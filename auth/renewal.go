@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/stagedoor/stagedoor/auth/internal/jws"
 )
 
 // The type and audience of renewal credentials are their own, so that none
@@ -116,7 +118,7 @@ func VerifyRenewal(keys []ed25519.PublicKey, raw string, now time.Time) (*Renewa
 }
 
 func verifyRenewalClaims(keys []ed25519.PublicKey, raw string) (*renewalClaims, error) {
-	jws, err := parseJWS(raw, MaxRenewalSize, []jose.SignatureAlgorithm{jose.EdDSA}, renewalType)
+	token, err := jws.Parse(raw, MaxRenewalSize, []jose.SignatureAlgorithm{jose.EdDSA}, renewalType)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +126,7 @@ func verifyRenewalClaims(keys []ed25519.PublicKey, raw string) (*renewalClaims, 
 	for i, key := range keys {
 		candidates[i] = key
 	}
-	payload, err := verify(jws, candidates)
+	payload, err := verify(token, candidates)
 	if err != nil {
 		return nil, err
 	}

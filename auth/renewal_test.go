@@ -142,7 +142,7 @@ func TestTokenAndRenewalAreNotConfused(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := &TokenVerifier{Keys: []any{publicOf(key)}, Audience: renewalAudience, Now: at(noon)}
-	if _, err := v.Verify(renewal); !errors.Is(err, ErrTokenInvalid) {
+	if _, err := v.Verify(t.Context(), renewal); !errors.Is(err, ErrTokenInvalid) {
 		t.Errorf("renewal as token: %v", err)
 	}
 	if _, err := DecodeToken(renewal); !errors.Is(err, ErrTokenInvalid) {
@@ -168,7 +168,7 @@ func TestRenewalOfTheLargestToken(t *testing.T) {
 		}
 		token, raw = more, longer
 	}
-	got, err := verifierFor(publicOf(key)).Verify(raw)
+	got, err := verifierFor(publicOf(key)).Verify(t.Context(), raw)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
 package auth
 
 import (
-	"crypto/ed25519"
+	"context"
+	"crypto"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -11,14 +12,20 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/stagedoor/stagedoor/auth/internal/jws"
+	"github.com/stagedoor/stagedoor/auth/jwks"
 )
 
-// What is wrong with a token that is refused. Errors wrap one of the two and
-// say what the owner of the agent can do; they hold nothing of the token but
-// its task, times and claim names.
+// What is wrong with a token that is refused. Errors wrap one of them and say
+// what the owner of the agent can do; they hold nothing of the token but its task,
+// times and claim names.
 var (
 	ErrTokenExpired = errors.New("token has expired")
 	ErrTokenInvalid = errors.New("token is not valid")
+	// ErrTokenUnverified: the token may be good, but the keys to verify it with
+	// cannot be had at the moment. Another try in a minute can help.
+	ErrTokenUnverified = errors.New("token cannot be verified at the moment")
 )
 
 // invalid makes the refusal of a token that is not valid.
@@ -58,8 +65,9 @@ type tokenClaims struct {
 	Grant     Grant            `json:"grant"`
 }
 
-// MintToken signs a host token: with EdDSA by an ed25519.PrivateKey, with HS256
-// by a []byte of 32 bytes or more. Times are cut to whole seconds. Task and
+// MintToken signs a host token: with EdDSA by an ed25519.PrivateKey, with ES256 by
+// an *ecdsa.PrivateKey of the curve P-256, with RS256 by an *rsa.PrivateKey of 2048
+// bits or more, with HS256 by a []byte of 32 bytes or more. Times are cut to whole seconds. Task and
 // Expires are required; by default IssuedAt is now, ID random, and Audience
 // [DefaultAudience].
 func MintToken(key any, t Token) (string, error) {
@@ -149,7 +157,13 @@ func claimTask(s string) (TaskID, error) {
 // A TokenVerifier checks host tokens. Without keys it refuses all. It may be
 // used by many goroutines at once, as long as nobody changes it.
 type TokenVerifier struct {
-	Keys     []any            // ed25519.PublicKey for EdDSA, []byte of at least 32 bytes for HS256; any of them may have signed
+	// Keys are those of which any may have signed: ed25519.PublicKey for EdDSA,
+	// *ecdsa.PublicKey of the curve P-256 for ES256, *rsa.PublicKey of 2048 bits or
+	// more for RS256, []byte of at least 32 bytes for HS256.
+	Keys []any
+	// KeySets are asked when none of Keys has signed, never for HS256. The caller
+	// closes them.
+	KeySets  jwks.Sets
 	Audience string           // what aud must name; empty: DefaultAudience
 	Leeway   time.Duration    // how far clocks may differ; 0: 30 s, negative: not at all
 	MaxTTL   time.Duration    // the longest time from iat to exp; 0: any
@@ -164,12 +178,15 @@ func (v *TokenVerifier) Check() error {
 }
 
 func (v *TokenVerifier) algorithms() (algorithms []jose.SignatureAlgorithm, err error) {
-	if v == nil || len(v.Keys) == 0 {
+	if v == nil || len(v.Keys)+len(v.KeySets) == 0 {
 		return nil, errors.New("there is no key to verify host tokens with")
+	}
+	if len(v.KeySets) > 0 {
+		algorithms = jwks.Algorithms()
 	}
 	for _, key := range v.Keys {
 		alg, err := algorithmOf(key)
-		if _, private := key.(ed25519.PrivateKey); private {
+		if _, private := key.(crypto.Signer); private {
 			err = errors.New("a private key is not for verifying: give its public key")
 		}
 		if err != nil {
@@ -183,14 +200,19 @@ func (v *TokenVerifier) algorithms() (algorithms []jose.SignatureAlgorithm, err 
 }
 
 // Verify checks a host token and returns what it says. The error wraps
-// [ErrTokenExpired] or [ErrTokenInvalid] and may be shown to the agent that
-// sent it.
-func (v *TokenVerifier) Verify(raw string) (*Token, error) {
+// [ErrTokenExpired], [ErrTokenInvalid] or [ErrTokenUnverified] and may be shown to
+// the agent that sent it. ctx bounds the wait for a key set.
+func (v *TokenVerifier) Verify(ctx context.Context, raw string) (*Token, error) {
 	algorithms, err := v.algorithms()
 	if err != nil {
 		return nil, invalid(err)
 	}
-	claims, err := v.verifyClaims(raw, algorithms)
+	claims, err := v.verifyClaims(ctx, raw, algorithms)
+	if errors.Is(err, jwks.ErrUnavailable) {
+		// The log of the key set knows more. A stranger needs not know about this
+		// network.
+		return nil, fmt.Errorf("%w: the keys that it may be signed with cannot be had: try again in a minute", ErrTokenUnverified)
+	}
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -207,12 +229,15 @@ func (v *TokenVerifier) Verify(raw string) (*Token, error) {
 	return t, nil
 }
 
-func (v *TokenVerifier) verifyClaims(raw string, algorithms []jose.SignatureAlgorithm) (*tokenClaims, error) {
-	jws, err := parseJWS(raw, MaxTokenSize, algorithms, hostTokenTypes...)
+func (v *TokenVerifier) verifyClaims(ctx context.Context, raw string, algorithms []jose.SignatureAlgorithm) (*tokenClaims, error) {
+	token, err := jws.Parse(raw, MaxTokenSize, algorithms, hostTokenTypes...)
 	if err != nil {
 		return nil, err
 	}
-	payload, err := verify(jws, v.Keys)
+	payload, err := verify(token, v.Keys)
+	if err != nil && len(v.KeySets) > 0 && token.Signatures[0].Header.Algorithm != string(jose.HS256) {
+		payload, err = v.KeySets.Verify(ctx, raw)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -259,14 +284,13 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // times: for the agent that found it in its own environment, and needs to know
 // its task and grant. The error wraps [ErrTokenInvalid].
 func DecodeToken(raw string) (*Token, error) {
-	// Any algorithm that a gateway may one day accept; never none.
-	algorithms := []jose.SignatureAlgorithm{jose.EdDSA, jose.HS256, jose.ES256, jose.RS256}
-	jws, err := parseJWS(raw, MaxTokenSize, algorithms, hostTokenTypes...)
+	algorithms := append(jwks.Algorithms(), jose.HS256) // never none
+	token, err := jws.Parse(raw, MaxTokenSize, algorithms, hostTokenTypes...)
 	if err != nil {
 		return nil, invalid(err)
 	}
 	var claims tokenClaims
-	if err := readClaims(jws.UnsafePayloadWithoutVerification(), &claims); err != nil {
+	if err := readClaims(token.UnsafePayloadWithoutVerification(), &claims); err != nil {
 		return nil, invalid(err)
 	}
 	t, err := claims.token()

@@ -2,71 +2,114 @@ package auth
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
 
+	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth/jwks"
 )
 
-// LoadTokenKey reads what MintToken signs with: an Ed25519 private key in PEM
-// (PKCS #8), or else a shared secret. See LoadTokenVerifyKey for what a shared
-// secret is. A file that others may read is refused.
+// LoadTokenKey reads what MintToken signs with: a private key in PEM (PKCS #8),
+// Ed25519, P-256 or RSA of 2048 bits or more, or else a shared secret. See
+// [LoadTokenVerifyKeys] for what a shared secret is. A file that others may read
+// is refused.
 func LoadTokenKey(path string) (any, error) {
 	data, err := readSecretFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("load token key: %w", err)
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
-		key, err := parseEd25519Private(data)
-		if err != nil {
-			return nil, fmt.Errorf("load token key %s: %w", path, err)
-		}
-		return key, nil
-	}
-	secret, err := parseSecret(data)
+	key, err := parseTokenKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("load token key %s: %w", path, err)
 	}
-	return secret, nil
+	return key, nil
 }
 
-// LoadTokenVerifyKey reads what a TokenVerifier verifies with: an Ed25519
-// public key in PEM, or else a shared secret, which is the file without a line
-// break at its end, 32 bytes or more, and which others may not be able to read.
-// Whatever looks like another kind of key is refused and never taken for a
-// secret: a public key is none.
-func LoadTokenVerifyKey(path string) (any, error) {
-	data, mode, err := readKeyFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("load token key: %w", err)
+func parseTokenKey(data []byte) (any, error) {
+	if isPEM(data) {
+		return parsePrivate(data)
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
-		key, err := parseEd25519Public(data)
+	return parseSecret(data)
+}
+
+func isPEM(data []byte) bool { return bytes.Contains(data, []byte("-----BEGIN ")) }
+
+// TokenKeyAlgorithms are those that LoadOrCreateTokenKey makes keys for, the one
+// to prefer first.
+func TokenKeyAlgorithms() []string {
+	return []string{string(jose.EdDSA), string(jose.ES256), string(jose.RS256)}
+}
+
+// LoadOrCreateTokenKey is [LoadOrCreateEd25519] for keys that sign tokens with one
+// of [TokenKeyAlgorithms]. A key that is there must be good for that algorithm,
+// unless it is empty, which makes a key for EdDSA where there is none.
+func LoadOrCreateTokenKey(path, algorithm string) (key crypto.Signer, created bool, err error) {
+	generate, ok := map[string]func() (crypto.Signer, error){
+		"":                 generateEd25519,
+		string(jose.EdDSA): generateEd25519,
+		string(jose.ES256): func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) },
+		string(jose.RS256): func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 3072) },
+	}[algorithm]
+	if !ok {
+		return nil, false, fmt.Errorf("algorithm %.16q is not supported: there are %q", algorithm, TokenKeyAlgorithms())
+	}
+	key, created, err = loadOrCreate(path, generate)
+	if err != nil || algorithm == "" {
+		return key, created, err
+	}
+	if alg, err := algorithmOf(key); err != nil || string(alg) != algorithm {
+		return nil, created, fmt.Errorf("the key in %s is for %s, and not for %s: name another file", path, alg, algorithm)
+	}
+	return key, created, nil
+}
+
+// loadOrCreate keeps keys in PKCS #8.
+func loadOrCreate(path string, generate func() (crypto.Signer, error)) (key crypto.Signer, created bool, err error) {
+	created, err = createIfMissing(path, func() (*pem.Block, error) {
+		key, err := generate()
 		if err != nil {
-			return nil, fmt.Errorf("load token key %s: %w", path, err)
+			return nil, err
 		}
-		return key, nil
-	}
-	if err := checkMode(path, mode); err != nil {
-		return nil, fmt.Errorf("load token key: %w", err)
-	}
-	secret, err := parseSecret(data)
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return &pem.Block{Type: "PRIVATE KEY", Bytes: der}, err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("load token key %s: %w", path, err)
+		return nil, false, err
 	}
-	return secret, nil
+	data, err := readSecretFile(path)
+	if err != nil {
+		return nil, false, fmt.Errorf("load key: %w", err)
+	}
+	if key, err = parsePrivate(data); err != nil {
+		return nil, false, fmt.Errorf("load key %s: %w", path, err)
+	}
+	return key, created, nil
 }
 
-func parseEd25519Private(data []byte) (ed25519.PrivateKey, error) {
-	const hint = "make one with openssl genpkey -algorithm ed25519"
+func generateEd25519() (crypto.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return key, err
+}
+
+func parsePrivate(data []byte) (crypto.Signer, error) {
+	const hint = "make one with stagedoor keygen, or openssl genpkey -algorithm ed25519"
 	block, rest := pem.Decode(data)
 	switch {
 	case block == nil:
 		return nil, errors.New("not a key in PEM: " + hint)
+	case block.Type == "EC PRIVATE KEY" || block.Type == "RSA PRIVATE KEY" || block.Type == "EC PARAMETERS":
+		return nil, fmt.Errorf("it holds a %.64q, expected a PKCS #8 \"PRIVATE KEY\": convert it with openssl pkey -in KEY -out NEW", block.Type)
 	case block.Type != "PRIVATE KEY":
 		return nil, fmt.Errorf("it holds a %.64q, expected a PKCS #8 \"PRIVATE KEY\": %s", block.Type, hint)
 	case len(bytes.TrimSpace(rest)) > 0:
@@ -76,33 +119,27 @@ func parseEd25519Private(data []byte) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, ok := parsed.(ed25519.PrivateKey)
+	if _, err := algorithmOf(parsed); err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("it holds a key of type %T, expected Ed25519: %s", parsed, hint)
+		return nil, fmt.Errorf("it holds a key of type %T, which signs nothing: %s", parsed, hint)
 	}
 	return key, nil
 }
 
-func parseEd25519Public(data []byte) (ed25519.PublicKey, error) {
-	const hint = "write the public key with openssl pkey -in KEY -pubout"
-	block, rest := pem.Decode(data)
-	switch {
-	case block == nil:
-		return nil, errors.New("its PEM cannot be read")
-	case block.Type != "PUBLIC KEY":
-		return nil, fmt.Errorf("it holds a %.64q, expected a \"PUBLIC KEY\": %s", block.Type, hint)
-	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, errors.New("there is more than one key in the file: name each in a file of its own")
-	}
-	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+// parsePublic reads one or more public keys, in PEM or as a JSON web key set.
+func parsePublic(data []byte) ([]any, error) {
+	found, err := jwks.Parse(data)
 	if err != nil {
 		return nil, err
 	}
-	key, ok := parsed.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("it holds a key of type %T, expected Ed25519", parsed)
+	keys := make([]any, len(found))
+	for i, key := range found {
+		keys[i] = key.Public
 	}
-	return key, nil
+	return keys, nil
 }
 
 // parseSecret refuses what is published rather than kept: with a public key as
@@ -115,14 +152,16 @@ func parseSecret(data []byte) ([]byte, error) {
 	if isPublicKey(secret) {
 		return nil, errors.New("it holds a public key without the lines of a PEM around it: write it with openssl pkey -in KEY -pubout")
 	}
-	if trimmed := bytes.TrimSpace(secret); len(trimmed) > 0 && trimmed[0] == '{' {
-		return nil, errors.New("it holds JSON: JSON web keys are not supported yet")
+	if isJSON(secret) {
+		return nil, errors.New("it holds JSON, expected a PEM key or a shared secret")
 	}
 	if _, err := algorithmOf(secret); err != nil {
 		return nil, err
 	}
 	return secret, nil
 }
+
+func isJSON(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }
 
 // isPublicKey knows the wire formats of public keys, as they are and in base64.
 func isPublicKey(data []byte) bool {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
-	"github.com/stagedoor/stagedoor/auth/issuer"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -174,7 +173,7 @@ func (s *Server) credentials(ctx context.Context, settings *Settings, h tunnel.H
 		return s.idToken(ctx, settings, h.Token)
 	}
 	if h.Renewal == "" {
-		t, err := settings.Tokens.Verify(h.Token)
+		t, err := settings.Tokens.Verify(ctx, h.Token)
 		if err != nil {
 			return registration{}, err
 		}
@@ -216,7 +215,7 @@ func (s *Server) idToken(ctx context.Context, settings *Settings, raw string) (r
 }
 
 func refusalFor(err error) *tunnel.Refusal {
-	if errors.Is(err, issuer.ErrUnavailable) {
+	if errors.Is(err, auth.ErrTokenUnverified) {
 		return &tunnel.Refusal{Code: tunnel.CodeUnavailable, Message: err.Error(), Retry: true}
 	}
 	code := tunnel.CodeBadToken

@@ -307,7 +307,10 @@ func TestReturnAfterTokenExpired(t *testing.T) {
 	}
 	r := newRelay(t, w.https)
 	w.startAgent(token, func(a *agent.Agent) { a.Gateway = r.Addr().String() })
-	eventually(t, "the token expires", func() bool { _, err := w.settings.Tokens.Verify(token); return errors.Is(err, auth.ErrTokenExpired) })
+	eventually(t, "the token expires", func() bool {
+		_, err := w.settings.Tokens.Verify(t.Context(), token)
+		return errors.Is(err, auth.ErrTokenExpired)
+	})
 	r.cut()
 	eventually(t, "the agent comes back", func() bool { return strings.Count(w.log.String(), "host registered") == 2 })
 	if out, err := w.sshCommand("task-1", k, "echo back").CombinedOutput(); err != nil || string(out) != "back\n" {

@@ -179,11 +179,11 @@ func (s *Settings) validate() error {
 	need(s.CA != nil, "no CA key: agents could not tell guests from strangers")
 	need(len(s.RenewalKey) == ed25519.PrivateKeySize, "no renewal key: agents could not come back")
 	need(s.Certificate != nil, "no TLS certificate: agents could not connect")
-	need(s.Tokens != nil && len(s.Tokens.Keys) > 0, "no token key: no host could register")
+	need(s.Tokens != nil && len(s.Tokens.Keys)+len(s.Tokens.KeySets) > 0, "no token key: no host could register")
 	need(s.Guests != nil, "no way for guests to sign in")
 	need(s.Limits.KeepaliveInterval > 0 && s.Limits.HandshakeTimeout > 0 && s.Limits.HostTimeout > 0,
 		"a limit that is a time is negative")
-	if s.Tokens != nil && len(s.Tokens.Keys) > 0 {
+	if s.Tokens != nil && len(s.Tokens.Keys)+len(s.Tokens.KeySets) > 0 {
 		if err := s.Tokens.Check(); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: token keys: %w", err))
 		}

@@ -55,7 +55,7 @@ func TestBadDiscovery(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 			// To others it is just not available.
-			wantBad(t, v, s.token(nil), ErrUnavailable, "try again")
+			wantBad(t, v, s.token(nil), auth.ErrTokenUnverified, "try again")
 			s.answers(nil, nil)
 			clock.Advance(time.Minute)
 			wantGood(t, v, s.token(nil))
@@ -102,7 +102,7 @@ func TestIssuerIsSlow(t *testing.T) {
 		s := newCI(t)
 		s.answers(handlers[0], handlers[1])
 		v, _ := s.verifier(t, simple(), func(o *Options) { o.Keys.Timeout = 100 * time.Millisecond })
-		wantBad(t, v, s.token(nil), ErrUnavailable, "try again")
+		wantBad(t, v, s.token(nil), auth.ErrTokenUnverified, "try again")
 		if err := v.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "within 100ms") {
 			t.Errorf("%v", err)
 		}
@@ -115,7 +115,7 @@ func TestIssuerIsDown(t *testing.T) {
 	v, clock := s.verifier(t, simple(), func(o *Options) { o.Keys.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	s.answers(nil, status(503))
 	for range 20 {
-		wantBad(t, v, s.token(nil), ErrUnavailable, "try again in a minute")
+		wantBad(t, v, s.token(nil), auth.ErrTokenUnverified, "try again in a minute")
 	}
 	if d, f := s.discovered.Load(), s.fetched.Load(); d != 1 || f != 1 {
 		t.Errorf("asked %d and %d times", d, f)
@@ -131,7 +131,7 @@ func TestIssuerIsDown(t *testing.T) {
 	late := s.token(issuedAt(clock))
 	wantGood(t, v, late)
 	clock.Advance(time.Hour)
-	wantBad(t, v, late, ErrUnavailable, "")
+	wantBad(t, v, late, auth.ErrTokenUnverified, "")
 }
 
 func TestIssuerRotates(t *testing.T) {

@@ -194,7 +194,7 @@ func wantBad(t testing.TB, v *Verifier, token string, kind error, text string) {
 		t.Errorf("%+v, error %v, want %v with %q", id, err, kind, text)
 		return
 	}
-	for _, other := range []error{auth.ErrTokenInvalid, auth.ErrTokenExpired, ErrUnavailable} {
+	for _, other := range []error{auth.ErrTokenInvalid, auth.ErrTokenExpired, auth.ErrTokenUnverified} {
 		if other != kind && errors.Is(err, other) {
 			t.Errorf("%v is %v, too", err, other)
 		}

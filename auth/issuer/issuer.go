@@ -43,22 +43,15 @@
 // # When the issuer is down
 //
 // Keys are kept as package jwks describes. Without any, the error wraps
-// [ErrUnavailable], and the agent should try again. An issuer that is not
+// auth.ErrTokenUnverified, and the agent should try again. An issuer that is not
 // configured is never asked for anything, whatever a token says.
 package issuer
 
 import (
-	"errors"
 	"time"
 
 	"github.com/stagedoor/stagedoor/auth"
 )
-
-// ErrUnavailable is wrapped by errors that say nothing about the token: the
-// issuer's keys cannot be had at the moment. Any other error wraps
-// auth.ErrTokenInvalid or auth.ErrTokenExpired. All may be shown to whoever sent
-// the token.
-var ErrUnavailable = errors.New("token cannot be verified at the moment")
 
 // An Identity is what a verified token says.
 type Identity struct {

@@ -1,11 +1,11 @@
 package issuer
 
 import (
-	"encoding/base64"
 	"errors"
 	"net/url"
 	"strings"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws"
 	"github.com/stagedoor/stagedoor/auth/jwks"
 )
 
@@ -39,11 +39,7 @@ func OwnActor(raw string) (Actor, error) {
 }
 
 func ownClaims(raw string) (claims, error) {
-	parts := strings.Split(raw, ".")
-	if len(parts) != 3 || len(raw) > jwks.MaxToken {
-		return nil, ErrNotIDToken
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	payload, err := jws.Payload(raw, jwks.MaxToken)
 	if err != nil {
 		return nil, ErrNotIDToken
 	}

@@ -32,7 +32,7 @@ func TestOwnActor(t *testing.T) {
 		"no issuer":  {claims: map[string]any{"actor": "x"}, bad: true},
 	} {
 		payload, _ := json.Marshal(test.claims)
-		got, err := OwnActor("e30." + base64.RawURLEncoding.EncodeToString(payload) + ".x")
+		got, err := OwnActor("e30." + base64.RawURLEncoding.EncodeToString(payload) + ".eA")
 		if got != test.want || errors.Is(err, ErrNotIDToken) != test.bad {
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, test.want)
 		}
@@ -47,7 +47,7 @@ func TestOwnActor(t *testing.T) {
 func FuzzOwnActor(f *testing.F) {
 	f.Add([]byte(`{"iss":"https://x","actor":"a","actor_id":"1","run_id":"1","event_name":"push"}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		a, err := OwnActor("e30." + base64.RawURLEncoding.EncodeToString(payload) + ".x")
+		a, err := OwnActor("e30." + base64.RawURLEncoding.EncodeToString(payload) + ".eA")
 		if (err != nil || a.ID <= 0) && a != (Actor{}) {
 			t.Errorf("%+v, %v", a, err)
 		}

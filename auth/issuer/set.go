@@ -2,12 +2,12 @@ package issuer
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/internal/jws"
 	"github.com/stagedoor/stagedoor/auth/jwks"
 )
 
@@ -107,16 +107,9 @@ func (s *Set) pick(raw string) (*Verifier, error) {
 
 // unverifiedIssuer reads the claim iss without looking at the signature.
 func unverifiedIssuer(raw string) (string, error) {
-	if len(raw) > jwks.MaxToken {
-		return "", fmt.Errorf("it is %d bytes long, %d are allowed", len(raw), jwks.MaxToken)
-	}
-	parts := strings.Split(raw, ".")
-	if len(parts) != 3 {
-		return "", errors.New("it is not a signed JWT: expected three parts joined by dots (was it cut off?)")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	payload, err := jws.Payload(raw, jwks.MaxToken)
 	if err != nil {
-		return "", errors.New("it is not a signed JWT: it has characters that do not belong there (white space, quotes, a line break?)")
+		return "", err
 	}
 	c, err := readClaims(payload)
 	if err != nil {

@@ -91,13 +91,13 @@ func (v *Verifier) Check(ctx context.Context) error {
 }
 
 // Verify checks a token and returns what it says. The error wraps
-// auth.ErrTokenExpired, auth.ErrTokenInvalid or [ErrUnavailable].
+// auth.ErrTokenExpired, auth.ErrTokenInvalid or auth.ErrTokenUnverified.
 func (v *Verifier) Verify(ctx context.Context, raw string) (*Identity, error) {
 	payload, err := v.keys.Verify(ctx, raw, v.algorithms...)
 	switch {
 	case errors.Is(err, jwks.ErrUnavailable):
 		// The log knows more. A stranger needs not know about this network.
-		return nil, fmt.Errorf("%w: the keys of %s cannot be had: try again in a minute", ErrUnavailable, v.profile.Issuer)
+		return nil, fmt.Errorf("%w: the keys of %s cannot be had: try again in a minute", auth.ErrTokenUnverified, v.profile.Issuer)
 	case err != nil:
 		return nil, invalid(err)
 	}

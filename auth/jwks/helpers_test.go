@@ -15,8 +15,6 @@ import (
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,9 +28,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// noon is when tests with a clock of their own begin.
-var noon = testenv.Noon
 
 // rsaKey takes a while to make, so there are few.
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
@@ -187,18 +182,6 @@ func (s *Set) idle() {
 	done := s.running
 	s.mu.Unlock()
 	wait(context.Background(), done)
-}
-
-func writeFile(t testing.TB, mode os.FileMode, data []byte, path ...string) string {
-	t.Helper()
-	name := filepath.Join(path...)
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(name, mode); err != nil { // past the umask
-		t.Fatal(err)
-	}
-	return name
 }
 
 // A lockedBuffer is a log that several goroutines write.

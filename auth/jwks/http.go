@@ -21,7 +21,7 @@ const maxBody = 512 << 10
 // more than 512 KiB of a body. Timeout is left to the caller's context. It keeps
 // no connection, so there is nothing to close.
 func (o *Options) Client() *http.Client {
-	opts := o.forRemote()
+	opts := o.withDefaults()
 	client := httpclient.New(httpclient.Options{RootCAs: opts.RootCAs, MaxBody: maxBody, LoopbackHTTP: opts.AllowLoopbackHTTP})
 	client.Transport = onlyOK{client.Transport}
 	return client

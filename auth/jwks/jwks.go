@@ -1,6 +1,6 @@
-// Package jwks verifies signatures by keys that are published elsewhere: JSON
-// web key sets (RFC 7517) and public keys in PEM, in a file, in a directory of
-// files, or at an HTTPS URL.
+// Package jwks verifies signatures by keys that are published at an HTTPS URL as a
+// JSON web key set (RFC 7517). [Parse] reads such a set, or public keys in PEM, of
+// a file.
 //
 //	keys, err := jwks.New("https://ci.example.com/keys.json", nil)
 //	if err != nil {
@@ -15,8 +15,8 @@
 // RS256, and nothing else. The algorithm is the key's, whatever a token says
 // (RFC 8725, section 3.1), so there is no key to confuse with another; none and
 // the shared secrets of HS256 do not exist here. In a set, keys for other uses
-// and other algorithms are passed over. Private keys are never accepted: in a
-// file they are an error, for the file was meant to be published.
+// and other algorithms are passed over. Private keys are never accepted: they were
+// not meant to be published.
 //
 // # How fresh they are
 //
@@ -46,7 +46,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/stagedoor/stagedoor/internal/httpclient"
@@ -60,8 +59,8 @@ var ErrUnavailable = errors.New("key set is not available")
 // Options say how a Set keeps its copy. The zero value, and nil, are good for
 // production.
 type Options struct {
-	Refresh     time.Duration // age from which a copy is renewed, MaxStale/2 at most; 0: 15 min, for files 10 s
-	MinInterval time.Duration // least time from one attempt to the next; 0: 30 s, for files 1 s
+	Refresh     time.Duration // age from which a copy is renewed, MaxStale/2 at most; 0: 15 min
+	MinInterval time.Duration // least time from one attempt to the next; 0: 30 s
 	MaxStale    time.Duration // how long keys count that could not be renewed; 0: 24 h
 	Timeout     time.Duration // of an attempt; 0: 10 s
 	RootCAs     *x509.CertPool
@@ -73,7 +72,7 @@ type Options struct {
 }
 
 // withDefaults fills in what is left out.
-func (o *Options) withDefaults(refresh, minInterval time.Duration) Options {
+func (o *Options) withDefaults() Options {
 	var d Options
 	if o != nil {
 		d = *o
@@ -83,8 +82,8 @@ func (o *Options) withDefaults(refresh, minInterval time.Duration) Options {
 			*d = value
 		}
 	}
-	def(&d.Refresh, refresh)
-	def(&d.MinInterval, minInterval)
+	def(&d.Refresh, 15*time.Minute)
+	def(&d.MinInterval, 30*time.Second)
 	def(&d.MaxStale, 24*time.Hour)
 	d.Refresh = min(d.Refresh, d.MaxStale/2) // a copy is used unasked up to twice this age
 	def(&d.Timeout, 10*time.Second)
@@ -97,21 +96,10 @@ func (o *Options) withDefaults(refresh, minInterval time.Duration) Options {
 	return d
 }
 
-func (o *Options) forRemote() Options { return o.withDefaults(15*time.Minute, 30*time.Second) }
-
-func (o *Options) forFiles() Options { return o.withDefaults(10*time.Second, time.Second) }
-
-// New returns the set of keys at a location: an https URL, a file or a
-// directory. Nothing is read before the first token comes or Refresh is called,
-// which a program does at its start to see that the keys are good. Close it.
+// New returns the set of keys at an https URL. Nothing is read before the first
+// token comes, or Renew or Refresh is called. Close it.
 func New(location string, o *Options) (*Set, error) {
-	if !strings.Contains(location, "://") {
-		if location == "" {
-			return nil, errors.New("key set: no file or URL is named")
-		}
-		return newSet(location, readFiles(location), o.forFiles()), nil
-	}
-	opts := o.forRemote()
+	opts := o.withDefaults()
 	u, err := httpclient.ParseURL(location, opts.AllowLoopbackHTTP)
 	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
@@ -124,6 +112,6 @@ func New(location string, o *Options) (*Set, error) {
 // asked before every request, never twice at a time: for OpenID Connect
 // discovery. name stands for the set in errors and logs.
 func NewResolved(name string, resolve func(context.Context) (string, error), o *Options) *Set {
-	opts := o.forRemote()
+	opts := o.withDefaults()
 	return newSet(name, fetchFrom(resolve, opts), opts)
 }

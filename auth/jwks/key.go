@@ -35,8 +35,9 @@ const (
 	maxKeyID   = 512 // bytes
 )
 
-// newKey finds the algorithm of a public key, and refuses what is weak.
-func newKey(id string, public any) (Key, error) {
+// NewKey finds the algorithm of a public key, and refuses what is weak and what is
+// of another kind.
+func NewKey(id string, public any) (Key, error) {
 	k := Key{ID: id, Public: public}
 	switch p := public.(type) {
 	case ed25519.PublicKey:
@@ -105,7 +106,7 @@ func parseWebKey(data []byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	k, err := newKey(w.ID, public)
+	k, err := NewKey(w.ID, public)
 	if err == nil && w.Algorithm != "" && w.Algorithm != string(k.Algorithm) {
 		return Key{}, fmt.Errorf("it says alg %q, but is for %s", w.Algorithm, k.Algorithm)
 	}

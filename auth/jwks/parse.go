@@ -91,7 +91,7 @@ func parsePEM(data []byte) (keys []Key, err error) {
 		if err != nil {
 			return nil, oneLine(err)
 		}
-		k, err := newKey("", public)
+		k, err := NewKey("", public)
 		if err != nil {
 			return nil, err
 		}

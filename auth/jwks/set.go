@@ -27,6 +27,7 @@ type Set struct {
 	attempted time.Time     // when the last attempt began
 	err       error         // of the last attempt
 	running   chan struct{} // closed at the end of the attempt under way; nil: none
+	demanded  chan struct{} // the same, if it is to be waited for
 	closed    bool
 }
 
@@ -90,26 +91,57 @@ func (s *Set) Keys(ctx context.Context) ([]Key, error) {
 	return append([]Key(nil), c.keys...), nil
 }
 
-// current returns the copy. It waits for a new one where there is none yet, or
-// the one there is has not been looked after for long: an idle gateway must not
-// believe a key that was withdrawn last night. While attempts fail nobody waits
-// for them as long as the copy counts.
-func (s *Set) current(ctx context.Context) (*snapshot, error) {
+// Renew has the keys read anew, however old they are, and whoever needs them
+// waits for that. It returns at once.
+func (s *Set) Renew() {
 	s.mu.Lock()
-	age := s.age()
-	var done chan struct{}
-	if age >= s.o.Refresh {
-		done = s.attempt()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
 	}
-	c, failing := s.copy, s.err != nil
-	s.mu.Unlock()
-	if age < 2*s.o.Refresh || failing && age < s.o.MaxStale {
+	if s.running == nil {
+		s.start()
+	}
+	s.demanded = s.running
+}
+
+// current returns the copy. It waits for a new one where there is none yet, one
+// was asked for, or the one there is has not been looked after for long: an idle
+// gateway must not believe a key that was withdrawn last night. While attempts
+// fail nobody waits for them as long as the copy counts.
+func (s *Set) current(ctx context.Context) (*snapshot, error) {
+	c, done := s.look()
+	if c != nil {
 		return c, nil
 	}
 	if err := wait(ctx, done); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, s.name, err)
 	}
 	return s.usable()
+}
+
+// atHand returns the copy, or nil where current would wait.
+func (s *Set) atHand() *snapshot {
+	c, _ := s.look()
+	return c
+}
+
+// look returns the copy or, where that does not do, what to wait for. It sees to
+// it that the copy is renewed when it is time.
+func (s *Set) look() (c *snapshot, done chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.demanded != nil {
+		return nil, s.demanded
+	}
+	age := s.age()
+	if age >= s.o.Refresh {
+		done = s.attempt()
+	}
+	if age < 2*s.o.Refresh || s.err != nil && age < s.o.MaxStale {
+		return s.copy, nil
+	}
+	return nil, done
 }
 
 // renewed returns a copy that is newer than the one given, or nil: when there is
@@ -200,7 +232,7 @@ func (s *Set) renew(last *snapshot) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running, s.err = nil, err
+	s.running, s.demanded, s.err = nil, nil, err
 	if err == nil {
 		c.at = began
 		s.copy = c

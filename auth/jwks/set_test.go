@@ -424,7 +424,7 @@ func TestUseDuringClose(t *testing.T) {
 
 func TestURL(t *testing.T) {
 	for location, want := range map[string]string{
-		"":                                "no file or URL",
+		"":                                "names no host",
 		"http://ci.example.com/keys":      "https is needed",
 		"http://127.0.0.1/keys":           "https is needed",
 		"ftp://ci.example.com/keys":       "https is needed",

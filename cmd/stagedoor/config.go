@@ -66,7 +66,7 @@ type Private struct {
 
 // Hosts says which agents may register.
 type Hosts struct {
-	TokenKeys []string `yaml:"token_keys" kind:"path" help:"public keys or shared secrets that host tokens are verified with"`
+	TokenKeys []string `yaml:"token_keys" kind:"path" help:"files, directories and https URLs of the keys that host tokens are verified with"`
 	Audience  string   `yaml:"audience" help:"audience that host tokens must name"`
 	Issuers   []Issuer `yaml:"issuers" help:"CI providers whose ID tokens are taken for host tokens"`
 }

@@ -214,7 +214,7 @@ func (s source) directory(inFile bool) string {
 
 func makeAbsolute(f field, dir string) {
 	resolve := func(path string) string {
-		if off(path) || path == audit.Stdout || filepath.IsAbs(path) {
+		if off(path) || path == audit.Stdout || isURL(path) || filepath.IsAbs(path) {
 			return path
 		}
 		path = filepath.Join(dir, path)

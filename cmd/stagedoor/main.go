@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		newGatewayCommand(),
 		newTokenCommand(),
 		newKeygenCommand(),
+		newJWKSCommand(),
 		newSSHConfigCommand(),
 		newLsCommand(),
 		newWhoCommand(),

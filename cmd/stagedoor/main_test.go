@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -69,14 +70,14 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: verify KEY AUDIENCE TOKEN")
 	}
-	key, err := auth.LoadTokenVerifyKey(ts.MkAbs(args[0]))
+	keys, err := auth.LoadTokenVerifyKeys(ts.MkAbs(args[0]))
 	if err != nil {
 		private, _, err := auth.LoadOrCreateEd25519(ts.MkAbs(args[0]))
 		ts.Check(err)
-		key = private.Public()
+		keys = []any{private.Public()}
 	}
-	v := &auth.TokenVerifier{Keys: []any{key}, Audience: args[1]}
-	token, err := v.Verify(strings.TrimSuffix(ts.ReadFile(args[2]), "\n"))
+	v := &auth.TokenVerifier{Keys: keys, Audience: args[1]}
+	token, err := v.Verify(context.Background(), strings.TrimSuffix(ts.ReadFile(args[2]), "\n"))
 	if neg {
 		if err == nil {
 			ts.Fatalf("the token is valid")

@@ -29,6 +29,7 @@ type partners struct {
 	forges  kept[*forge.Resolver]
 	webhook kept[*webhook.Webhook]
 	issuers kept[*issuer.Set]
+	keySets kept[jwks.Sets]
 }
 
 // kept is something that was made of a configuration.
@@ -62,6 +63,7 @@ func (p *partners) close() {
 	p.forges.close()
 	p.webhook.close()
 	p.issuers.close()
+	p.keySets.close()
 }
 
 // roots are whom partners are vouched for by: the system's, and those of a file.

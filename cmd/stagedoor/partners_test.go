@@ -51,7 +51,7 @@ func TestForgesAreChecked(t *testing.T) {
 		"[{name: github, token_file: " + open + "}]": "others can read it",
 		"[{kind: gitea}]":                           "name is missing",
 		"[{name: git.example.com}]":                 "kind",
-		"[{name: g, kind: gitea, url: 'http://g'}]": "must begin with https",
+		"[{name: g, kind: gitea, url: 'http://g'}]": "https is needed",
 		"[{name: github, token_file: missing}]":     "there is no such file",
 	} {
 		c, r := loadText(t, "domain: a.example.com\nstate_dir: "+dir+"\nforges: "+text+"\n")

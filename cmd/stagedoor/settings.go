@@ -54,7 +54,7 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		CA:           stateKey(r, keys, guestCAFile, auth.LoadOrCreateSigner, newSigner),
 		RenewalKey:   stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
 		Certificate:  certificates.source(c, r),
-		Tokens:       c.tokens(r, keys),
+		Tokens:       c.tokens(r, keys, partners, roots),
 		Guests:       c.guests(r, forges, c.webhook(r, partners, roots)),
 		Revoked:      c.revoked(r, partners.log),
 		Forges:       forges,
@@ -234,26 +234,6 @@ func fileError(file string, err error) string {
 		return file + " is a private key: give its public half, " + auth.PublicHalf(file)
 	}
 	return err.Error()
-}
-
-func (c *Config) tokens(r *report, k keystore) *auth.TokenVerifier {
-	v := &auth.TokenVerifier{Audience: c.Hosts.Audience}
-	if len(c.Hosts.TokenKeys) == 0 {
-		key := stateKey(r, k, tokenKeyFile, auth.LoadOrCreateEd25519, newEd25519)
-		if len(key) == ed25519.PrivateKeySize {
-			v.Keys = append(v.Keys, key.Public())
-		}
-		return v
-	}
-	for i, file := range c.Hosts.TokenKeys {
-		key, err := auth.LoadTokenVerifyKey(file)
-		if err != nil {
-			r.addItem("hosts.token_keys", i, "%s", fileError(file, err))
-			continue
-		}
-		v.Keys = append(v.Keys, key)
-	}
-	return v
 }
 
 // guests admits the keys of grants and of the accounts that they name, then those

@@ -32,6 +32,7 @@ import (
 // the order of the page.
 type way struct {
 	name                             string
+	once                             string // before all else
 	config, gateway, ci, job, answer string
 	pipeline                         string // YAML for a CI provider
 	guest                            string
@@ -54,11 +55,11 @@ func readWays(t *testing.T) []*way {
 			paragraphs := strings.Split(m[1], "\n\n")
 			label, kind, text := paragraphs[len(paragraphs)-1], m[2], m[3]
 			into := map[string]*string{
-				"On the gateway yaml": &w.config, "On the gateway sh": &w.gateway, "In the CI sh": &w.ci, "In the job sh": &w.job,
+				"Once sh": &w.once, "On the gateway yaml": &w.config, "On the gateway sh": &w.gateway, "In the CI sh": &w.ci, "In the job sh": &w.job,
 				"The guest sh": &w.guest, "In yaml": &w.pipeline, "The webhook json": &w.answer,
 			}
 			found := false
-			for _, start := range []string{"On the gateway", "In the CI", "In the job", "The guest", "The webhook", "In"} {
+			for _, start := range []string{"Once", "On the gateway", "In the CI", "In the job", "The guest", "The webhook", "In"} {
 				if p := into[start+" "+kind]; strings.HasPrefix(label, start) && p != nil {
 					*p, found = text, true
 					break
@@ -82,7 +83,7 @@ func TestWaysIn(t *testing.T) {
 	testenv.Need(t, "ssh-keygen")
 	testenv.Need(t, "openssl")
 	ways := readWays(t)
-	if len(ways) != 11 {
+	if len(ways) != 12 {
 		t.Errorf("there are %d ways in: %+v", len(ways), ways)
 	}
 	program := (&running{t: t, dir: t.TempDir()}).agentProgram()
@@ -164,6 +165,9 @@ func (s *stage) sh(script string, env map[string]string) *exec.Cmd {
 func (s *stage) play(w *way) {
 	t := s.t
 	s.answer = w.answer
+	if out, err := s.sh(w.once, nil).CombinedOutput(); err != nil {
+		t.Fatalf("once: %v: %s", err, out)
+	}
 	if out, err := s.sh(w.gateway, nil).CombinedOutput(); err != nil {
 		t.Fatalf("on the gateway: %v: %s", err, out)
 	}
@@ -286,8 +290,13 @@ func collect(v any, key string, found map[string][]string) {
 	}
 }
 
-// serveHook is the webhook of the example. It knows alice.
+// serveHook is the web site of the CI: the webhook of the example, which knows
+// alice, and the keys that the CI publishes.
 func (s *stage) serveHook(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		http.ServeFile(w, r, filepath.Join(s.dir, "keys.json"))
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	text, readErr := os.ReadFile(filepath.Join(s.dir, "webhook_secret"))
 	secret, secretErr := webhook.ParseSecret(string(text))
