@@ -3,6 +3,8 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,34 +14,71 @@ import (
 	"time"
 )
 
-// Patience is how long anything may take before a test calls it stuck.
-const Patience = 60 * time.Second
+// Patience is how long anything may take before a test calls it stuck. A machine
+// that has much else to do is slow, and no test is about that.
+const Patience = 2 * time.Minute
 
-// Process is a program of ours that runs for a test.
+// Process is a program that runs for a test, beside it.
 type Process struct {
 	Cmd    *exec.Cmd
-	Output Output        // both streams
+	Output Output        // both streams, unless the command had others
 	Done   chan struct{} // closed at its exit
 	Err    error         // of Cmd.Wait, to be read after Done
 
 	t testing.TB
 }
 
-// StartProcess starts a program with env added to the environment. It ends with
-// the test: by SIGTERM, in a process group of its own. One that does not obey, or
-// in which the race detector or a panic spoke up, fails the test.
+// StartProcess starts a program of ours with env added to the environment. It ends
+// with the test, as with [StartCommand].
 func StartProcess(t testing.TB, env []string, program string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Cmd: exec.Command(program, args...), Done: make(chan struct{}), t: t}
-	p.Cmd.Env = append(os.Environ(), env...)
-	p.Cmd.Stdout, p.Cmd.Stderr = &p.Output, &p.Output
-	p.Cmd.SysProcAttr = ownGroup()
-	check(t, p.Cmd.Start())
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), env...)
+	return StartCommand(t, cmd)
+}
+
+// StartCommand starts a program of ours. It ends with the test: by SIGTERM, in a
+// process group of its own unless SysProcAttr says more. One that does not obey, or
+// in which the race detector or a panic spoke up, fails the test.
+func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := start(t, cmd)
+	t.Cleanup(func() {
+		p.stop()
+		p.inspect()
+	})
+	return p
+}
+
+// StartClient starts a program of others. It is killed with the test, with all that
+// it started.
+func StartClient(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := start(t, cmd)
+	t.Cleanup(func() {
+		p.Kill()
+		p.tell()
+	})
+	return p
+}
+
+func start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{Cmd: cmd, Done: make(chan struct{}), t: t}
+	if cmd.Stdout == nil {
+		cmd.Stdout = &p.Output
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &p.Output
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = ownGroup()
+	}
+	check(t, cmd.Start())
 	go func() {
-		p.Err = p.Cmd.Wait()
+		p.Err = cmd.Wait()
 		close(p.Done)
 	}()
-	t.Cleanup(p.stop)
 	return p
 }
 
@@ -52,23 +91,70 @@ func (p *Process) stop() {
 		<-p.Done
 		p.t.Errorf("%s does not end on SIGTERM", p.Cmd.Path)
 	}
+}
+
+// inspect fails the test for what a program of ours must never print.
+func (p *Process) inspect() {
 	text := p.Output.String()
 	if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
 		p.t.Errorf("%s has a defect", p.Cmd.Path)
 	}
+	p.tell()
+}
+
+// tell shows what the process printed where the test failed.
+func (p *Process) tell() {
 	if p.t.Failed() {
-		p.t.Logf("output of %s:\n%s", p.Cmd.Path, text)
+		p.t.Logf("output of %s:\n%s", p.Cmd.Path, p.Output.String())
 	}
+}
+
+// Kill ends the process the hard way, with all that it started, and returns when it
+// has ended.
+func (p *Process) Kill() {
+	killGroup(p.Cmd.Process)
+	<-p.Done
+}
+
+// Wait returns the exit status of a process that ends by itself. It fails the test
+// when that does not happen.
+func (p *Process) Wait() int {
+	p.t.Helper()
+	select {
+	case <-p.Done:
+	case <-time.After(Patience):
+		p.t.Fatalf("%s does not end; it printed:\n%s", p.Cmd.Path, p.Output.String())
+	}
+	return ExitCode(p.Err)
+}
+
+// ExitCode is the exit status that an error of [exec.Cmd.Wait] stands for, -1 if
+// none does.
+func ExitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	return -1
 }
 
 // WaitFor returns when the process has printed text. It fails the test when that
 // does not happen.
 func (p *Process) WaitFor(text string) {
 	p.t.Helper()
+	p.WaitUntil(fmt.Sprintf("%q", text), func(s string) bool { return strings.Contains(s, text) })
+}
+
+// WaitUntil returns when ok holds for what the process has printed. It fails the
+// test when that does not happen, in words that say what was to come.
+func (p *Process) WaitUntil(what string, ok func(printed string) bool) {
+	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), Patience)
 	defer cancel()
-	if !p.Output.Wait(ctx, func(s string) bool { return strings.Contains(s, text) }, p.Done) {
-		p.t.Fatalf("%s did not print %q; it printed:\n%s", p.Cmd.Path, text, p.Output.String())
+	if !p.Output.Wait(ctx, ok, p.Done) {
+		p.t.Fatalf("%s did not print %s; it printed:\n%s", p.Cmd.Path, what, p.Output.String())
 	}
 }
 

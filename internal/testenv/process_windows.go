@@ -1,6 +1,11 @@
 package testenv
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
-// ownGroup is nothing that the tests need on Windows, where they only compile.
+// On Windows the tests only compile.
+
 func ownGroup() *syscall.SysProcAttr { return nil }
+func killGroup(p *os.Process)        { p.Kill() }

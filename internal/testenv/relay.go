@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Relay passes TCP connections on to another address. It can cut them, and tells
-// how often something was said on them.
+// Relay passes TCP connections on to another address. It can cut them, or let them
+// fall silent, and tells how often something was said on them.
 type Relay struct {
 	listener net.Listener
 	target   string
@@ -17,6 +17,7 @@ type Relay struct {
 	conns   []net.Conn // both halves of each
 	opened  int        // connections so far
 	sent    int        // pieces that clients sent
+	silent  int        // connections, from the first, that have fallen silent
 	changed chan struct{}
 }
 
@@ -55,6 +56,20 @@ func (r *Relay) Cut() {
 	}
 }
 
+// Silence has all connections so far pass nothing on any more, neither bytes nor
+// their end. New ones work.
+func (r *Relay) Silence() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.silent = r.opened
+}
+
+func (r *Relay) isSilent(n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return n <= r.silent
+}
+
 // Counts says how many connections there were, and in how many pieces their
 // clients sent what they did. The channel is closed when either has grown.
 func (r *Relay) Counts() (opened, sent int, changed <-chan struct{}) {
@@ -74,12 +89,14 @@ func (r *Relay) serve() {
 			c.Close()
 			continue
 		}
+		var n int
 		r.count(func() {
 			r.opened++
+			n = r.opened
 			r.conns = append(r.conns, c, up)
 		})
-		r.wg.Go(func() { r.pass(up, c, func() { r.count(func() { r.sent++ }) }) })
-		r.wg.Go(func() { r.pass(c, up, func() {}) })
+		r.wg.Go(func() { r.pass(n, up, c, func() { r.count(func() { r.sent++ }) }) })
+		r.wg.Go(func() { r.pass(n, c, up, func() {}) })
 	}
 }
 
@@ -91,16 +108,21 @@ func (r *Relay) count(add func()) {
 	r.changed = make(chan struct{})
 }
 
-// pass moves bytes one way until either end is gone; then both are.
-func (r *Relay) pass(to, from net.Conn, passed func()) {
-	defer to.Close()
-	defer from.Close()
+// pass moves bytes of connection n one way until either end is gone; then both are,
+// unless it has fallen silent.
+func (r *Relay) pass(n int, to, from net.Conn, passed func()) {
+	defer func() {
+		if !r.isSilent(n) {
+			to.Close()
+			from.Close()
+		}
+	}()
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := from.Read(buf)
-		if n > 0 {
+		k, err := from.Read(buf)
+		if k > 0 && !r.isSilent(n) {
 			passed()
-			if _, err := to.Write(buf[:n]); err != nil {
+			if _, err := to.Write(buf[:k]); err != nil {
 				return
 			}
 		}

@@ -155,7 +155,7 @@ func SSHOptions(t testing.TB, dir, address string, hostKey ssh.PublicKey, k Key)
 		"-F", "none",
 		"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known,
 		"-o", "GlobalKnownHostsFile=none", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-		"-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "-o", "IdentityFile=" + k.File, "-o", "Port=" + port,
+		"-o", "ConnectTimeout=120", "-o", "LogLevel=ERROR", "-o", "IdentityFile=" + k.File, "-o", "Port=" + port,
 	}
 }
 

@@ -77,7 +77,7 @@ func awaitEvent(t *testing.T, file, name string, fields ...any) event {
 // poll waits for what has no event of its own.
 func poll(t *testing.T, ok func() bool, otherwise func() string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -112,7 +112,7 @@ func TestAudit(t *testing.T) {
 	// A command, whose text is nobody's business.
 	cmd := w.command("ssh", w.target(), "cat; echo treasure; exit 3")
 	cmd.Stdin = strings.NewReader("12345")
-	if out, err := cmd.CombinedOutput(); exitCode(err) != 3 {
+	if out, err := cmd.CombinedOutput(); testenv.ExitCode(err) != 3 {
 		t.Fatalf("%v: %s", err, out)
 	}
 	left := awaitEvent(t, file, "guest.left", "task", "task-1", "identity", "alice", "from_guest", 5.0, "from_host", 14.0)
@@ -168,12 +168,12 @@ func TestAudit(t *testing.T) {
 
 	// The file is moved away.
 	mustDo(t, os.Rename(file, file+".1"))
-	w.gateway.cmd.Process.Signal(syscall.SIGHUP)
+	w.gateway.Cmd.Process.Signal(syscall.SIGHUP)
 	poll(t, func() bool { _, err := os.Stat(file); return err == nil }, func() string { return "no new file" })
-	agent.cmd.Process.Signal(syscall.SIGTERM)
+	agent.Cmd.Process.Signal(syscall.SIGTERM)
 	awaitEvent(t, file, "host.ended", "task", "task-1", "agent", host["agent"], "conn", host["conn"])
-	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
-	<-w.gateway.done
+	w.gateway.Cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.Wait()
 	if all := events(t, file); !all[len(all)-1].is("gateway.ended") {
 		t.Errorf("the last event: %v", all[len(all)-1])
 	}
@@ -212,10 +212,10 @@ func (w *world) mustAdmin(args ...string) string {
 }
 
 // enter starts a session that lasts, and returns when its program runs.
-func (w *world) enter(args ...string) *process {
+func (w *world) enter(args ...string) *testenv.Process {
 	w.t.Helper()
-	p := background(w.t, w.command("ssh", append(args, w.target(), "echo in; exec sleep 600")...))
-	p.waitFor("in")
+	p := testenv.StartClient(w.t, w.command("ssh", append(args, w.target(), "echo in; exec sleep 600")...))
+	p.WaitFor("in")
 	return p
 }
 
@@ -254,13 +254,14 @@ func TestWho(t *testing.T) {
 	if info, err := os.Stat(socket); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("the socket: %v, %v", info, err)
 	}
-	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
-	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
-	<-w.gateway.done
+	w.gateway.Cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.WaitFor("drain") // or the second could be one with the first
+	w.gateway.Cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.Wait()
 	if _, err := os.Stat(socket); err == nil {
 		t.Error("the socket is still there")
 	}
-	if out, err := w.admin("ls"); exitCode(err) != 1 || !strings.Contains(out, "no gateway answers") {
+	if out, err := w.admin("ls"); testenv.ExitCode(err) != 1 || !strings.Contains(out, "no gateway answers") {
 		t.Errorf("without a gateway: %v, %s", err, out)
 	}
 }
@@ -276,11 +277,11 @@ func TestKickGuest(t *testing.T) {
 	if out := w.mustAdmin("kick", "--conn", conn, "--reason", "the build\x1b[2J restarts"); out != "ended 1 connection of guests and 0 tunnels of hosts\n" {
 		t.Errorf("kick prints %q", out)
 	}
-	if status := first.wait(); status != 255 {
+	if status := first.Wait(); status != 255 {
 		t.Errorf("ssh ended with %d", status)
 	}
 	const why = "an operator ended your connection: the build"
-	if text := first.out.String(); !strings.Contains(text, "\r\nstagedoor: "+why+" [2J restarts\r\n") {
+	if text := first.Output.String(); !strings.Contains(text, "\r\nstagedoor: "+why+" [2J restarts\r\n") {
 		t.Errorf("the guest was told %q", text)
 	}
 	left := awaitEvent(t, file, "guest.left", "conn", conn)
@@ -292,10 +293,10 @@ func TestKickGuest(t *testing.T) {
 		t.Errorf("in are %+v", in)
 	}
 	w.mustAdmin("kick", "--identity", "Alice")
-	if status := second.wait(); status != 255 || !strings.Contains(second.out.String(), "an operator ended your connection") {
-		t.Errorf("ssh ended with %d: %s", status, second.out.String())
+	if status := second.Wait(); status != 255 || !strings.Contains(second.Output.String(), "an operator ended your connection") {
+		t.Errorf("ssh ended with %d: %s", status, second.Output.String())
 	}
-	if out, err := w.admin("kick", "--conn", conn); exitCode(err) != 1 || !strings.Contains(out, "nobody") {
+	if out, err := w.admin("kick", "--conn", conn); testenv.ExitCode(err) != 1 || !strings.Contains(out, "nobody") {
 		t.Errorf("kicked twice: %v, %s", err, out)
 	}
 	if out := w.run("echo back"); out != "back\n" {
@@ -314,18 +315,18 @@ func TestKickTask(t *testing.T) {
 		t.Errorf("kick prints %q", out)
 	}
 	poll(t, func() bool { return !strings.Contains(w.mustAdmin("ls"), "task-1") }, func() string { return "the task is still listed" })
-	if guest.wait() != 255 || !strings.Contains(guest.out.String(), "an operator ended task task-1, and with it your connection: out of hours") {
-		t.Errorf("the guest was told %s", guest.out.String())
+	if guest.Wait() != 255 || !strings.Contains(guest.Output.String(), "an operator ended task task-1, and with it your connection: out of hours") {
+		t.Errorf("the guest was told %s", guest.Output.String())
 	}
-	if status := agent.wait(); status != 6 || !strings.Contains(agent.out.String(), "has ended task task-1: out of hours") {
-		t.Errorf("the agent ended with %d: %s", status, agent.out.String())
+	if status := agent.Wait(); status != 6 || !strings.Contains(agent.Output.String(), "has ended task task-1: out of hours") {
+		t.Errorf("the agent ended with %d: %s", status, agent.Output.String())
 	}
-	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
-	<-w.gateway.done
+	w.gateway.Cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.Wait()
 	w.gateway = w.startGateway()
 	refused := spawn(t, append([]string{"STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca}, old...), "stagedoor-agent", "connect", "--dir", w.home)
-	if status := refused.wait(); status != 6 {
-		t.Errorf("with the old token: %d, %s", status, refused.out.String())
+	if status := refused.Wait(); status != 6 {
+		t.Errorf("with the old token: %d, %s", status, refused.Output.String())
 	}
 	poll(t, func() bool { return time.Now().Unix() > tokenTime(t, old[0]) }, // tokens are told apart by the second
 		func() string { return "the clock stands still" })
@@ -357,8 +358,8 @@ func TestBlockGuest(t *testing.T) {
 	if out != "blocked; ended 1 connection of guests and 0 tunnels of hosts\n" {
 		t.Errorf("block prints %q", out)
 	}
-	if guest.wait() != 255 || !strings.Contains(guest.out.String(), "an operator has blocked you: lost laptop") {
-		t.Errorf("the guest was told %s", guest.out.String())
+	if guest.Wait() != 255 || !strings.Contains(guest.Output.String(), "an operator has blocked you: lost laptop") {
+		t.Errorf("the guest was told %s", guest.Output.String())
 	}
 	blocked := awaitEvent(t, file, "admin.blocked", "on_key", fingerprint(w.key), "by", "olivia", "reason", "lost laptop", "guests", 1.0)
 	if blocked["until"] == nil {
@@ -377,8 +378,8 @@ func TestBlockGuest(t *testing.T) {
 	if reason := refusal["reason"].(string); !strings.Contains(reason, "lost laptop") && !strings.Contains(reason, "no key that was offered") {
 		t.Errorf("the audit stream says %s", reason)
 	}
-	w.gateway.cmd.Process.Signal(syscall.SIGTERM)
-	<-w.gateway.done
+	w.gateway.Cmd.Process.Signal(syscall.SIGTERM)
+	w.gateway.Wait()
 	w.gateway = w.startGateway()
 	poll(t, func() bool { return strings.Contains(w.mustAdmin("ls"), "task-1") }, func() string { return "the agent does not come back" })
 	refused()
@@ -391,7 +392,7 @@ func TestBlockGuest(t *testing.T) {
 	if out := w.run("echo back"); out != "back\n" {
 		t.Errorf("the guest does not come back: %s", out)
 	}
-	if out, err := w.admin("unblock", "--key", fingerprint(w.key)); exitCode(err) != 1 || !strings.Contains(out, "no such block") {
+	if out, err := w.admin("unblock", "--key", fingerprint(w.key)); testenv.ExitCode(err) != 1 || !strings.Contains(out, "no such block") {
 		t.Errorf("unblocked twice: %v, %s", err, out)
 	}
 }
@@ -411,8 +412,8 @@ func TestBlockIdentityAndTask(t *testing.T) {
 	fails(t, w.command("ssh", w.target(), "true"))
 	newer := spawn(t, []string{"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
 		"stagedoor-agent", "connect", "--dir", w.home)
-	if status := newer.wait(); status != 6 || !strings.Contains(newer.out.String(), "has blocked task task-1: incident 7") {
-		t.Errorf("the agent ended with %d: %s", status, newer.out.String())
+	if status := newer.Wait(); status != 6 || !strings.Contains(newer.Output.String(), "has blocked task task-1: incident 7") {
+		t.Errorf("the agent ended with %d: %s", status, newer.Output.String())
 	}
 	w.mustAdmin("unblock", "--task", "task-1")
 	w.startAgent(nil)
@@ -429,7 +430,7 @@ func TestExplain(t *testing.T) {
 	explain := func(status int, args []string, want ...string) {
 		t.Helper()
 		out, err := w.admin(append([]string{"explain"}, args...)...)
-		if exitCode(err) != status {
+		if testenv.ExitCode(err) != status {
 			t.Errorf("explain %q: %v, want status %d\n%s", args, err, status, out)
 		}
 		for _, want := range want {
@@ -440,7 +441,7 @@ func TestExplain(t *testing.T) {
 	}
 	alice := []string{"--task", "task-1", "--key", w.key.File + ".pub"}
 	explain(1, alice, "no    task task-1 is not registered: .*", "no    keys in the task's grant: .*", "", "Not let into task-1.")
-	if out, err := w.admin("explain", "--task", "task-1", "--key", fingerprint(w.key)); exitCode(err) != 1 || !strings.Contains(out, "give its .pub file") {
+	if out, err := w.admin("explain", "--task", "task-1", "--key", fingerprint(w.key)); testenv.ExitCode(err) != 1 || !strings.Contains(out, "give its .pub file") {
 		t.Errorf("an unknown fingerprint: %v, %s", err, out)
 	}
 
@@ -480,7 +481,7 @@ func TestExplain(t *testing.T) {
 	}
 	var e gateway.Explanation
 	out, err := w.admin(append([]string{"explain", "--json"}, alice...)...)
-	if json.Unmarshal([]byte(out), &e) != nil || exitCode(err) != 1 || len(e.Steps) == 0 {
+	if json.Unmarshal([]byte(out), &e) != nil || testenv.ExitCode(err) != 1 || len(e.Steps) == 0 {
 		t.Errorf("--json: %v\n%s", err, out)
 	}
 }
@@ -491,7 +492,7 @@ func TestAuditRefusals(t *testing.T) {
 	w := newWorld(t, "audit:", "  file: "+file, "guests:", "  permissions: [pty, exec, sftp]")
 	stranger := spawn(t, []string{"STAGEDOOR_TOKEN=" + w.token("--audience", "another"), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
 		"stagedoor-agent", "connect", "--dir", w.home)
-	stranger.wait()
+	stranger.Wait()
 	refused := awaitEvent(t, file, "host.refused", "task", "task-1", "result", "bad-token")
 	if refused["reason"] == "" {
 		t.Errorf("the host: %v", refused)

@@ -75,7 +75,7 @@ func startXvfb(t *testing.T) (display, authority string) {
 	defer read.Close()
 	cmd := exec.Command(testenv.Need(t, "Xvfb"), "-displayfd", "3", "-auth", authority, "-nolisten", "tcp")
 	cmd.ExtraFiles = []*os.File{write}
-	background(t, cmd)
+	testenv.StartClient(t, cmd)
 	write.Close()
 	number, err := bufio.NewReader(read).ReadString('\n') // it writes the end of the line by itself
 	mustDo(t, err)

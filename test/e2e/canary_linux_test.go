@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // canaryTries is how often a fresh text is looked for: the buffer that held one
@@ -61,7 +63,7 @@ func (w *world) canary(show showCanary, taps ...*tap) (found int) {
 	text := strings.Repeat(mark, 32)
 	before := taps[0].size()
 	end := show(w, text)
-	found = searchMemory(w.t, w.gateway.cmd.Process.Pid, []byte(mark))
+	found = searchMemory(w.t, w.gateway.Cmd.Process.Pid, []byte(mark))
 	end()
 	if passed := taps[0].size() - before; passed < len(text) {
 		w.t.Errorf("%d bytes passed the gateway, so the text went another way", passed)
@@ -71,7 +73,7 @@ func (w *world) canary(show showCanary, taps ...*tap) (found int) {
 			w.t.Error("the text was on a socket of the gateway")
 		}
 	}
-	if strings.Contains(w.gateway.out.String(), mark) {
+	if strings.Contains(w.gateway.Output.String(), mark) {
 		w.t.Error("the text is in the gateway's log")
 	}
 	return found
@@ -84,7 +86,7 @@ func (w *world) typeCanary(text string) (end func()) {
 	cmd := w.command("ssh", "-tt", w.target(), "echo ready; cat")
 	terminal, err := pty.Start(cmd)
 	mustDo(w.t, err)
-	var screen output
+	var screen testenv.Output
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -106,17 +108,17 @@ func (w *world) typeCanary(text string) (end func()) {
 func (w *world) printCanary(text string) (end func()) {
 	w.t.Helper()
 	mustDo(w.t, os.WriteFile(filepath.Join(w.home, "canary"), []byte(text), 0o600))
-	p := background(w.t, w.command("ssh", w.target(), "cat canary; exec sleep 1000"))
-	p.waitFor(text)
-	return p.kill
+	p := testenv.StartClient(w.t, w.command("ssh", w.target(), "cat canary; exec sleep 1000"))
+	p.WaitFor(text)
+	return p.Kill
 }
 
 // await waits until something has been printed.
-func (w *world) await(o *output, done <-chan struct{}, text string) {
+func (w *world) await(o *testenv.Output, done <-chan struct{}, text string) {
 	w.t.Helper()
 	ctx, cancel := contextFor(w.t)
 	defer cancel()
-	if !o.wait(ctx, func(s string) bool { return strings.Contains(s, text) }, done) {
+	if !o.Wait(ctx, func(s string) bool { return strings.Contains(s, text) }, done) {
 		w.t.Fatalf("%q was not printed, but\n%s", text, o.String())
 	}
 }

@@ -29,7 +29,7 @@ func TestUserCertificates(t *testing.T) {
 					t.Errorf("output %q", got)
 				}
 			}
-			w.gateway.waitFor("carol the guest")
+			w.gateway.WaitFor("carol the guest")
 		})
 	}
 	for name, options := range map[string]string{

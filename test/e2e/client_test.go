@@ -8,63 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
-
-// background starts a client that goes on beside the test, and kills it, with
-// what it started, at the test's end.
-func background(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, name: filepath.Base(cmd.Path), cmd: cmd, done: make(chan struct{})}
-	if cmd.Stdout == nil {
-		cmd.Stdout = &p.out
-	}
-	if cmd.Stderr == nil {
-		cmd.Stderr = &p.out
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	mustDo(t, cmd.Start())
-	go func() {
-		p.err = cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", p.name, p.out.String())
-		}
-	})
-	return p
-}
-
-// kill ends a client of [background] the hard way.
-func (p *process) kill() {
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.done
-}
-
-// wait returns the exit status of a client that ends by itself.
-func (p *process) wait() int {
-	p.t.Helper()
-	ctx, cancel := contextFor(p.t)
-	defer cancel()
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		p.t.Fatalf("%s does not end; it printed:\n%s", p.name, p.out.String())
-	}
-	return exitCode(p.err)
-}
 
 // fails runs a client that has to end with status 255, ssh's own failure, and
 // returns what it printed.
 func fails(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
-	if exitCode(err) != 255 {
+	if testenv.ExitCode(err) != 255 {
 		t.Fatalf("%s: %v, want its own failure, 255\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return string(out)

@@ -7,12 +7,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // TestConnection is what OpenSSH does to a connection as a whole.
 func TestConnection(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "limits:", "  keepalive_interval: 1s")
+	w := newWorld(t, "limits:", "  keepalive_interval: 500ms", "  keepalive_count: 200")
 	w.startAgent(nil)
 	t.Run("persists", func(t *testing.T) { w.in(t).testControlPersist() })
 	t.Run("without a session", func(t *testing.T) { w.in(t).testNoSession() })
@@ -41,10 +43,10 @@ func (w *world) testControlPersist() {
 	if first != second || strings.TrimSpace(first) == "" {
 		t.Errorf("two connections: %q and %q", first, second)
 	}
-	if err := command(w.target(), "exit 42").Run(); exitCode(err) != 42 {
+	if err := command(w.target(), "exit 42").Run(); testenv.ExitCode(err) != 42 {
 		t.Errorf("exit 42: %v", err)
 	}
-	left := strings.Count(w.gateway.out.String(), "guest left")
+	left := strings.Count(w.gateway.Output.String(), "guest left")
 	if out, err := command("-O", "exit", w.target()).CombinedOutput(); err != nil {
 		t.Errorf("-O exit: %v: %s", err, out)
 	}
@@ -64,7 +66,7 @@ func (w *world) testNobodyReads() {
 		t.Fatal(err)
 	}
 	stdout.Close()
-	if err := cmd.Wait(); exitCode(err) < 0 {
+	if err := cmd.Wait(); testenv.ExitCode(err) < 0 {
 		t.Errorf("ssh had to be killed: %v", err)
 	}
 	awaitGone(t, pid)
@@ -79,25 +81,21 @@ func quietly(cmd *exec.Cmd) error {
 // awaitGateway waits until the gateway has printed text so many times.
 func (w *world) awaitGateway(text string, times int) {
 	w.t.Helper()
-	ctx, cancel := contextFor(w.t)
-	defer cancel()
-	if !w.gateway.out.wait(ctx, func(s string) bool { return strings.Count(s, text) >= times }, w.gateway.done) {
-		w.t.Fatalf("the gateway did not print %q %d times:\n%s", text, times, w.gateway.out.String())
-	}
+	w.gateway.WaitUntil(fmt.Sprintf("%q %d times", text, times), func(s string) bool { return strings.Count(s, text) >= times })
 }
 
 // testNoSession: -N signs in, opens nothing, stays, and ends on Ctrl-C.
 func (w *world) testNoSession() {
-	in := strings.Count(w.gateway.out.String(), "guest signed in")
-	left := strings.Count(w.gateway.out.String(), "guest left")
-	p := background(w.t, w.command("ssh", "-v", "-N", w.target()))
+	in := strings.Count(w.gateway.Output.String(), "guest signed in")
+	left := strings.Count(w.gateway.Output.String(), "guest left")
+	p := testenv.StartClient(w.t, w.command("ssh", "-v", "-N", w.target()))
 	w.awaitGateway("guest signed in", in+1)
-	p.waitFor("keepalive@openssh.com") // so it has been there for a while
-	if strings.Contains(p.out.String(), "Sending command") || strings.Contains(p.out.String(), "[session]") {
+	p.WaitFor("keepalive@openssh.com") // so it has been there for a while
+	if strings.Contains(p.Output.String(), "Sending command") || strings.Contains(p.Output.String(), "[session]") {
 		w.t.Error("it opened a session")
 	}
-	mustDo(w.t, p.cmd.Process.Signal(syscall.SIGINT))
-	if status := p.wait(); status != 255 && status != 130 && status != -1 {
+	mustDo(w.t, p.Cmd.Process.Signal(syscall.SIGINT))
+	if status := p.Wait(); status != 255 && status != 130 && status != -1 {
 		w.t.Errorf("ended with %d", status)
 	}
 	w.awaitGateway("guest left", left+1)
@@ -106,10 +104,8 @@ func (w *world) testNoSession() {
 // testKeepalive: the client of an idle session asks for signs of life and gets
 // them. The other way round it is seen above.
 func (w *world) testKeepalive() {
-	p := background(w.t, w.command("ssh", "-vvv", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=2", w.target(), "echo started; exec sleep 1000"))
-	p.waitFor("started")
-	ctx, cancel := contextFor(w.t)
-	defer cancel()
+	p := testenv.StartClient(w.t, w.command("ssh", "-vvv", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=100", w.target(), "echo started; exec sleep 1000"))
+	p.WaitFor("started")
 	answered := func(s string) bool {
 		_, after, _ := strings.Cut(s, "started\n")
 		// 80 is SSH_MSG_GLOBAL_REQUEST, 81 and 82 are the answers; a session that
@@ -117,19 +113,17 @@ func (w *world) testKeepalive() {
 		answers := strings.Count(after, "receive packet: type 81") + strings.Count(after, "receive packet: type 82")
 		return strings.Count(after, "send packet: type 80") >= 3 && answers >= 3
 	}
-	if !p.out.wait(ctx, answered, p.done) {
-		w.t.Errorf("no keepalives:\n%s", p.out.String())
-	}
+	p.WaitUntil("keepalives", answered)
 }
 
 // testServerAlive: a client whose gateway went silent notices it.
 func (w *world) testServerAlive() {
-	link := newLink(w.t, w.ssh)
-	w.ssh = link.Addr().String()
-	p := background(w.t, w.command("ssh", "-v", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1", w.target(), "echo started; exec sleep 1000"))
-	p.waitFor("started")
-	link.silence()
-	if status := p.wait(); status != 255 || !strings.Contains(p.out.String(), "not responding") {
-		w.t.Errorf("status %d: %s", status, p.out.String())
+	link := testenv.NewRelay(w.t, w.ssh)
+	w.ssh = link.Addr()
+	p := testenv.StartClient(w.t, w.command("ssh", "-v", "-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1", w.target(), "exec sleep 1000"))
+	p.WaitFor("Entering interactive session") // from here on it asks
+	link.Silence()
+	if status := p.Wait(); status != 255 || !strings.Contains(p.Output.String(), "not responding") {
+		w.t.Errorf("status %d: %s", status, p.Output.String())
 	}
 }

@@ -5,16 +5,12 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +19,9 @@ import (
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
-// patience is how long anything may take before a test calls it stuck.
-const patience = 60 * time.Second
+// lifetime is how long a client may run that a test waits for, with all that the
+// test does meanwhile.
+const lifetime = 2 * testenv.Patience
 
 var binaries string // directory of stagedoor and stagedoor-agent, built with the race detector
 
@@ -50,111 +47,10 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// process is a program of ours that runs.
-type process struct {
-	t    *testing.T
-	name string
-	cmd  *exec.Cmd
-	out  output
-	done chan struct{} // closed at its exit
-	err  error         // read after done
-}
-
-// spawn starts a binary. It is ended with the test: first by SIGTERM, and a race
-// that its detector saw fails the test.
-func spawn(t *testing.T, env []string, program string, args ...string) *process {
+// spawn starts a binary of ours.
+func spawn(t *testing.T, env []string, program string, args ...string) *testenv.Process {
 	t.Helper()
-	return spawnAs(t, &syscall.SysProcAttr{Setpgid: true}, env, program, args...)
-}
-
-// spawnAs is spawn for another user.
-func spawnAs(t *testing.T, attr *syscall.SysProcAttr, env []string, program string, args ...string) *process {
-	t.Helper()
-	p := &process{t: t, name: program, cmd: exec.Command(filepath.Join(binaries, program), args...), done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = attr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() {
-		p.cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(patience):
-			p.cmd.Process.Signal(syscall.SIGABRT) // for the stacks
-			<-p.done
-			t.Errorf("%s does not end on SIGTERM", p.name)
-		}
-		text := p.out.String()
-		if strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic") {
-			t.Errorf("%s has a defect", p.name)
-		}
-		if t.Failed() {
-			t.Logf("output of %s:\n%s", p.name, text)
-		}
-	})
-	return p
-}
-
-// waitFor returns when the process has printed text.
-func (p *process) waitFor(text string) {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
-	defer cancel()
-	if !p.out.wait(ctx, func(s string) bool { return strings.Contains(s, text) }, p.done) {
-		p.t.Fatalf("%s did not print %q; it printed:\n%s", p.name, text, p.out.String())
-	}
-}
-
-// output is what a process prints, with a signal at each write.
-type output struct {
-	mu      sync.Mutex // guards what follows
-	buf     bytes.Buffer
-	changed chan struct{}
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.changed != nil {
-		close(o.changed)
-		o.changed = nil
-	}
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// wait returns true when ok holds for the output, false when ctx or the process
-// ended before it did.
-func (o *output) wait(ctx context.Context, ok func(string) bool, done <-chan struct{}) bool {
-	for {
-		o.mu.Lock()
-		if o.changed == nil {
-			o.changed = make(chan struct{})
-		}
-		text, changed := o.buf.String(), o.changed
-		o.mu.Unlock()
-		if ok(text) {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return false
-		case <-done:
-			return ok(o.String())
-		}
-	}
+	return testenv.StartProcess(t, env, filepath.Join(binaries, program), args...)
 }
 
 // world is a gateway process and what it takes to reach it.
@@ -171,7 +67,7 @@ type world struct {
 	hostKey ssh.PublicKey
 	key     testenv.Key // opens the task
 	laptop  *laptop     // whose ssh is run; nil: one that reads no configuration
-	gateway *process
+	gateway *testenv.Process
 }
 
 // newWorld starts a gateway with the given lines added to its configuration.
@@ -188,7 +84,7 @@ func newWorldAt(t *testing.T, name string, more ...string) *world {
 	}
 	dir := t.TempDir()
 	w := &world{t: t, dir: dir, task: "task-1", home: filepath.Join(dir, "work"), config: filepath.Join(dir, "gateway.yaml"),
-		ssh: freeAddress(t), https: freeAddress(t), private: freeAddress(t), key: testenv.NewKey(t, dir, "alice")}
+		ssh: testenv.FreeAddress(t), https: testenv.FreeAddress(t), private: testenv.FreeAddress(t), key: testenv.NewKey(t, dir, "alice")}
 	mustDo(t, os.Mkdir(w.home, 0o755))
 	cert, _ := testenv.Certificate(t)
 	certFile, keyFile := testenv.WriteCertificate(t, dir, cert)
@@ -206,7 +102,7 @@ func newWorldAt(t *testing.T, name string, more ...string) *world {
 }
 
 // startGateway runs the gateway and returns when it is ready.
-func (w *world) startGateway() *process {
+func (w *world) startGateway() *testenv.Process {
 	w.t.Helper()
 	p := spawn(w.t, nil, "stagedoor", "gateway", "--config", w.config)
 	w.awaitReady(p)
@@ -218,9 +114,9 @@ func (w *world) startGateway() *process {
 	return p
 }
 
-func (w *world) awaitReady(p *process) {
+func (w *world) awaitReady(p *testenv.Process) {
 	w.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -232,10 +128,10 @@ func (w *world) awaitReady(p *process) {
 		}
 		select {
 		case <-tick.C:
-		case <-p.done:
-			w.t.Fatalf("the gateway ended: %v\n%s", p.err, p.out.String())
+		case <-p.Done:
+			w.t.Fatalf("the gateway ended: %v\n%s", p.Err, p.Output.String())
 		case <-deadline:
-			w.t.Fatalf("the gateway is not ready:\n%s", p.out.String())
+			w.t.Fatalf("the gateway is not ready:\n%s", p.Output.String())
 		}
 	}
 }
@@ -256,14 +152,14 @@ func (w *world) token(args ...string) string {
 
 // startAgent runs an agent in the task's directory and returns when it printed
 // the ssh command.
-func (w *world) startAgent(env []string, args ...string) *process {
+func (w *world) startAgent(env []string, args ...string) *testenv.Process {
 	w.t.Helper()
 	env = append([]string{
 		"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca, "SHELL=/bin/bash",
 		"HOME=" + w.dir, // and no profile of whoever runs the tests
 	}, env...)
 	p := spawn(w.t, env, "stagedoor-agent", append([]string{"connect", "--dir", w.home}, args...)...)
-	p.waitFor("ssh -p ")
+	p.WaitFor("ssh -p ")
 	return p
 }
 
@@ -286,15 +182,20 @@ func (w *world) target() string {
 // command is an OpenSSH program with the options that reach the task.
 func (w *world) command(program string, args ...string) *exec.Cmd {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	w.t.Cleanup(cancel)
-	return exec.CommandContext(ctx, testenv.Need(w.t, program), append(w.options(), args...)...)
+	return exec.CommandContext(clientContext(w.t), testenv.Need(w.t, program), append(w.options(), args...)...)
 }
 
 // ssh runs a command on the task and returns its output.
 func (w *world) run(args ...string) string {
 	w.t.Helper()
 	return mustRun(w.t, w.command("ssh", append([]string{w.target()}, args...)...))
+}
+
+// clientContext ends with the lifetime of a client.
+func clientContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), lifetime)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func mustRun(t *testing.T, cmd *exec.Cmd) string {
@@ -306,27 +207,6 @@ func mustRun(t *testing.T, cmd *exec.Cmd) string {
 		t.Fatalf("%s: %v\n%s%s", filepath.Base(cmd.Path), err, out, stderr.String())
 	}
 	return string(out)
-}
-
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		return -1
-	}
-	return 0
-}
-
-// freeAddress is a port of the loopback interface that nobody listened on a
-// moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	mustDo(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func mustDo(t *testing.T, err error) {

@@ -3,6 +3,8 @@ package e2e
 import (
 	"strings"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // TestEndToEnd is a guest's day by ssh -J: nothing is missing, and the agent sees
@@ -26,7 +28,7 @@ func TestEndToEnd(t *testing.T) {
 		testRekey(t, e.in(t).command("ssh", "-v", "-o", "RekeyLimit=1M", e.target(), "cat"), 16<<20)
 	})
 	t.Run("transport", func(t *testing.T) { e.in(t).testAgentTransport() })
-	if strings.Contains(agent.out.String(), "spliced=true") {
+	if strings.Contains(agent.Output.String(), "spliced=true") {
 		t.Error("some of this was spliced")
 	}
 }
@@ -44,8 +46,8 @@ func TestEndToEndForward(t *testing.T) {
 // TestTransport does at the gateway.
 func (w *world) testAgentTransport() {
 	_, gatewayPort, _ := strings.Cut(w.ssh, ":")
-	port := freeAddress(w.t)
-	background(w.t, w.laptop.in(w.t).ssh("-N", "-L", port+":"+w.task+":22", "-p", gatewayPort, "127.0.0.1"))
+	port := testenv.FreeAddress(w.t)
+	testenv.StartClient(w.t, w.laptop.in(w.t).ssh("-N", "-L", port+":"+w.task+":22", "-p", gatewayPort, "127.0.0.1"))
 	dial(w.t, port).Close()
 	testKeyExchange(w.t, port)
 	testAudit(w.t, port)

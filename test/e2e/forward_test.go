@@ -41,11 +41,11 @@ func (w *world) testForwards(t *testing.T) {
 
 // forward runs ssh -N with forwardings and returns when the client has asked for
 // all of them.
-func (w *world) forward(args ...string) *process {
+func (w *world) forward(args ...string) *testenv.Process {
 	w.t.Helper()
 	args = append([]string{"-v", "-N", "-o", "ExitOnForwardFailure=yes"}, append(args, w.target())...)
-	p := background(w.t, w.command("ssh", args...))
-	p.waitFor("Entering interactive session")
+	p := testenv.StartClient(w.t, w.command("ssh", args...))
+	p.WaitFor("Entering interactive session")
 	return p
 }
 
@@ -61,7 +61,7 @@ func expectAnswer(t *testing.T, c halfConn) {
 // testLocalForward: megabytes both ways, and each direction ends by itself.
 func (w *world) testLocalForward() {
 	echoAddress, g := serve(w.t, "127.0.0.1:0", echo), newGreeter(bulk)
-	toEcho, toGreeter := freeAddress(w.t), freeAddress(w.t)
+	toEcho, toGreeter := testenv.FreeAddress(w.t), testenv.FreeAddress(w.t)
 	w.forward("-L", toEcho+":"+echoAddress, "-L", toGreeter+":"+serve(w.t, "127.0.0.1:0", g.handle))
 	expectEcho(w.t, dial(w.t, toEcho))
 	expectGreeting(w.t, dial(w.t, toGreeter), g)
@@ -111,7 +111,7 @@ func expectGreeting(t *testing.T, c halfConn, g *greeter) {
 // testSocketForward leads from a local port to a socket of the host, and from a
 // local socket to a port.
 func (w *world) testSocketForward() {
-	remote, local, port := socket(w.t), socket(w.t), freeAddress(w.t)
+	remote, local, port := socket(w.t), socket(w.t), testenv.FreeAddress(w.t)
 	serve(w.t, remote, echo)
 	w.forward("-L", port+":"+remote, "-L", local+":"+serve(w.t, "127.0.0.1:0", echo), "-o", "StreamLocalBindUnlink=yes")
 	expectEcho(w.t, dial(w.t, port))
@@ -120,7 +120,7 @@ func (w *world) testSocketForward() {
 
 // testHalfClose uses the programs that people use.
 func (w *world) testHalfClose() {
-	port := freeAddress(w.t)
+	port := testenv.FreeAddress(w.t)
 	w.forward("-L", port+":"+serve(w.t, "127.0.0.1:0", echo))
 	dial(w.t, port).Close()
 	host, number, _ := strings.Cut(port, ":")
@@ -144,7 +144,7 @@ func (w *world) testDynamicForward() {
 	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Write(data) }))
 	t.Cleanup(site.Close)
 	_, port, _ := net.SplitHostPort(site.Listener.Addr().String())
-	proxy := freeAddress(t)
+	proxy := testenv.FreeAddress(t)
 	w.forward("-D", proxy)
 	dial(t, proxy).Close()
 	for _, test := range [][2]string{
@@ -183,7 +183,7 @@ func (w *world) testControlForward() {
 	defer control("-O", "exit")
 	inside := serve(t, "127.0.0.1:0", echo)
 	for _, kind := range []string{"-L", "-R"} {
-		port := freeAddress(t)
+		port := testenv.FreeAddress(t)
 		forward := port + ":" + inside
 		if err := control("-O", "forward", kind, forward); err != nil {
 			t.Fatalf("-O forward %s: %v", kind, err)
@@ -205,7 +205,7 @@ func TestForwardWords(t *testing.T) {
 	w := newWorld(t)
 	w.startAgent(nil)
 	sshd := w.startSSHD()
-	closed := freeAddress(t)
+	closed := testenv.FreeAddress(t)
 	missing, plain := filepath.Join(t.TempDir(), "missing"), lines(t, "no socket")
 	for _, test := range []struct{ name, option, to string }{
 		{"closed port", "-W", closed},
@@ -233,16 +233,16 @@ func (w *world) refusal(option, to string) string {
 		var stderr bytes.Buffer
 		cmd := w.command("ssh", "-v", "-W", to, w.target())
 		cmd.Stdin, cmd.Stderr = nil, &stderr
-		if status := exitCode(cmd.Run()); status != 255 {
+		if status := testenv.ExitCode(cmd.Run()); status != 255 {
 			w.t.Fatalf("-W %s: status %d\n%s", to, status, stderr.String())
 		}
 		return openFailed(stderr.String())
 	}
-	port := freeAddress(w.t)
+	port := testenv.FreeAddress(w.t)
 	p := w.forward(option, port+":"+to)
 	io.Copy(io.Discard, dial(w.t, port))
-	p.waitFor("open failed")
-	return openFailed(p.out.String())
+	p.WaitFor("open failed")
+	return openFailed(p.Output.String())
 }
 
 // openFailed cuts the refusal out of ssh's log, without the channel's number.

@@ -3,6 +3,8 @@ package e2e
 import (
 	"strings"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // TestForwardLimits: who may forward where, by the task's token, the key's line
@@ -12,13 +14,13 @@ func TestForwardLimits(t *testing.T) {
 	inside, outside := serve(t, "127.0.0.1:0", echo), serve(t, "127.0.0.1:0", echo)
 	t.Run("token", func(t *testing.T) {
 		t.Parallel()
-		w, may := newWorld(t), freeAddress(t)
+		w, may := newWorld(t), testenv.FreeAddress(t)
 		w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--permit-open", inside, "--permit-listen", may)})
 		w.testLimits(inside, outside, may)
 	})
 	t.Run("key", func(t *testing.T) {
 		t.Parallel()
-		w, may := newWorld(t), freeAddress(t)
+		w, may := newWorld(t), testenv.FreeAddress(t)
 		bob := keygen(t, w.dir, "bob", "-t", "ed25519")
 		line := `permitopen="` + inside + `",permitlisten="` + may + `" ` + bob.Line
 		w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--authorized-keys", lines(t, line))})
@@ -27,7 +29,7 @@ func TestForwardLimits(t *testing.T) {
 	})
 	t.Run("operator", func(t *testing.T) {
 		t.Parallel()
-		may := freeAddress(t)
+		may := testenv.FreeAddress(t)
 		w := newWorld(t, "guests:", `  permit_open: ["`+inside+`", "localhost:*"]`, `  permit_listen: ["`+may+`"]`)
 		w.startAgent(nil)
 		w.testLimits(inside, outside, may)
@@ -37,7 +39,7 @@ func TestForwardLimits(t *testing.T) {
 		w := newWorld(t)
 		w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--permissions", "pty,exec,sftp")})
 		w.expectForbidden("-W", inside)
-		w.expectNotListening(freeAddress(t))
+		w.expectNotListening(testenv.FreeAddress(t))
 		w.run("true")
 	})
 	t.Run("gateway ports", func(t *testing.T) {
@@ -45,7 +47,7 @@ func TestForwardLimits(t *testing.T) {
 		w := newWorld(t)
 		w.startAgent([]string{"STAGEDOOR_TOKEN=" + w.token("--permissions", "port-forwarding,gateway-ports")})
 		// An address of the loopback interface that would not be bound otherwise.
-		_, port, _ := strings.Cut(freeAddress(t), ":")
+		_, port, _ := strings.Cut(testenv.FreeAddress(t), ":")
 		w.remoteForward("-R", "127.0.0.2:"+port+":"+inside)
 		expectAnswer(t, dial(t, "127.0.0.2:"+port))
 		if got := listeners(t, port); len(got) != 1 {
@@ -58,13 +60,13 @@ func TestForwardLimits(t *testing.T) {
 // that it may.
 func (w *world) testLimits(inside, outside, may string) {
 	w.t.Helper()
-	local := freeAddress(w.t)
+	local := testenv.FreeAddress(w.t)
 	w.remoteForward("-L", local+":"+inside, "-R", may+":"+inside)
 	expectAnswer(w.t, dial(w.t, local))
 	expectAnswer(w.t, dial(w.t, may))
 	w.expectForbidden("-W", outside)
 	w.expectForbidden("-L", socket(w.t)) // sockets are no host:port
-	w.expectNotListening(freeAddress(w.t))
+	w.expectNotListening(testenv.FreeAddress(w.t))
 	w.expectNotListening(socket(w.t))
 }
 

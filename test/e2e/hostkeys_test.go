@@ -28,14 +28,14 @@ func TestHostKeyRotation(t *testing.T) {
 	old, coming := base64Key(w.hostKey), base64Key(publicKey(t, next))
 
 	w.reconfigure("ssh:", "ssh:\n  next_host_keys: ["+next.File+"]")
-	p := background(t, l.ssh("-N", "-p", port, w.target()))
+	p := testenv.StartClient(t, l.ssh("-N", "-p", port, w.target()))
 	l.awaitKnown(func(known string) bool { return strings.Contains(known, old) && strings.Contains(known, coming) })
-	p.kill()
+	p.Kill()
 
 	w.reconfigure("next_host_keys", "host_keys")
-	p = background(t, l.ssh("-N", "-p", port, w.target()))
+	p = testenv.StartClient(t, l.ssh("-N", "-p", port, w.target()))
 	l.awaitKnown(func(known string) bool { return !strings.Contains(known, old) && strings.Contains(known, coming) })
-	p.kill()
+	p.Kill()
 	data, err := os.ReadFile(l.known)
 	mustDo(t, err)
 	if n := strings.Count(strings.TrimSpace(string(data)), "\n") + 1; n != 1 {
@@ -51,8 +51,8 @@ func (w *world) reconfigure(old, new string) {
 	config, err := os.ReadFile(w.config)
 	mustDo(w.t, err)
 	mustDo(w.t, os.WriteFile(w.config, []byte(strings.Replace(string(config), old, new, 1)), 0o600))
-	reloads := strings.Count(w.gateway.out.String(), "reloaded")
-	mustDo(w.t, w.gateway.cmd.Process.Signal(syscall.SIGHUP))
+	reloads := strings.Count(w.gateway.Output.String(), "reloaded")
+	mustDo(w.t, w.gateway.Cmd.Process.Signal(syscall.SIGHUP))
 	w.awaitGateway("reloaded", reloads+1)
 }
 
@@ -60,7 +60,7 @@ func (w *world) reconfigure(old, new string) {
 // after it has signed in.
 func (l *laptop) awaitKnown(ok func(string) bool) {
 	l.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -98,7 +98,7 @@ func TestSSHConfig(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(w.home, "f")); err != nil || string(data) != "copied\n" {
 		t.Errorf("scp: %v: %q", err, data)
 	}
-	if strings.Contains(agent.out.String(), "spliced=true") {
+	if strings.Contains(agent.Output.String(), "spliced=true") {
 		t.Error("some of this was spliced")
 	}
 }

@@ -19,8 +19,8 @@ import (
 // everybody in, and answers a jump to a task itself, in the place of the agent.
 type impostor struct {
 	gateway ssh.Signer
-	task    ssh.Signer // what it shows for the task
-	caught  output     // what guests did there
+	task    ssh.Signer     // what it shows for the task
+	caught  testenv.Output // what guests did there
 	address string
 }
 
@@ -140,8 +140,8 @@ func TestPastedCommandAtImpostor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	command := endToEndCommand(t, w.startAgent(nil))
-	mustDo(t, w.gateway.cmd.Process.Kill())
-	<-w.gateway.done
+	mustDo(t, w.gateway.Cmd.Process.Kill())
+	w.gateway.Wait()
 	data, err := os.ReadFile(filepath.Join(w.dir, "state", "ssh_host_ed25519_key"))
 	mustDo(t, err)
 	key, err := ssh.ParsePrivateKey(data)

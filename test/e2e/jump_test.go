@@ -88,7 +88,7 @@ func TestJumpWithAgent(t *testing.T) {
 func startSSHAgent(t *testing.T, keys ...testenv.Key) (path string) {
 	t.Helper()
 	path = socket(t)
-	background(t, exec.Command(testenv.Need(t, "ssh-agent"), "-D", "-a", path))
+	testenv.StartClient(t, exec.Command(testenv.Need(t, "ssh-agent"), "-D", "-a", path))
 	dial(t, path).Close()
 	for _, key := range keys {
 		add := exec.CommandContext(t.Context(), testenv.Need(t, "ssh-add"), "-q", key.File)
@@ -99,12 +99,12 @@ func startSSHAgent(t *testing.T, keys ...testenv.Key) (path string) {
 }
 
 // endToEndCommand is what an agent prints for guests to paste.
-func endToEndCommand(t *testing.T, agent *process) string {
+func endToEndCommand(t *testing.T, agent *testenv.Process) string {
 	t.Helper()
-	agent.waitFor("KnownHostsCommand=")
-	command := regexp.MustCompile(`(?m)^\s*(ssh -J .*)$`).FindStringSubmatch(agent.out.String())
+	agent.WaitFor("KnownHostsCommand=")
+	command := regexp.MustCompile(`(?m)^\s*(ssh -J .*)$`).FindStringSubmatch(agent.Output.String())
 	if command == nil {
-		t.Fatalf("no command in:\n%s", agent.out.String())
+		t.Fatalf("no command in:\n%s", agent.Output.String())
 	}
 	return command[1]
 }

@@ -106,8 +106,8 @@ func TestSecurityKeys(t *testing.T) {
 			}
 		})
 	}
-	for _, p := range []*process{w.gateway, agent} {
-		p.waitFor("user presence") // is what the log has to say of the others
+	for _, p := range []*testenv.Process{w.gateway, agent} {
+		p.WaitFor("user presence") // is what the log has to say of the others
 	}
 }
 

@@ -32,7 +32,7 @@ func newLaptop(t *testing.T, key testenv.Key, known []string, more ...string) *l
 	mustDo(t, os.WriteFile(l.known, []byte(strings.Join(known, "\n")+"\n"), 0o600))
 	text := append(more, "Host *",
 		"BatchMode yes", "StrictHostKeyChecking yes", "UserKnownHostsFile "+l.known, "GlobalKnownHostsFile none",
-		"IdentitiesOnly yes", "IdentityAgent none", "IdentityFile "+key.File, "ConnectTimeout 20")
+		"IdentitiesOnly yes", "IdentityAgent none", "IdentityFile "+key.File, "ConnectTimeout 120")
 	mustDo(t, os.WriteFile(l.config, []byte(strings.Join(text, "\n")+"\n"), 0o600))
 	// What is typed there finds this ssh, which passes the file on to its jump.
 	script := fmt.Sprintf("#!/bin/sh\nexec %s -F %s \"$@\"\n", testenv.Need(t, "ssh"), l.config)
@@ -45,17 +45,13 @@ func (l *laptop) options() []string { return []string{"-F", l.config} }
 // ssh is the program with arguments as a person gives them.
 func (l *laptop) ssh(args ...string) *exec.Cmd {
 	l.t.Helper()
-	ctx, cancel := contextFor(l.t)
-	l.t.Cleanup(cancel)
-	return exec.CommandContext(ctx, testenv.Need(l.t, "ssh"), append(l.options(), args...)...)
+	return exec.CommandContext(clientContext(l.t), testenv.Need(l.t, "ssh"), append(l.options(), args...)...)
 }
 
 // typed is a line that somebody types, or pastes, into a shell.
 func (l *laptop) typed(line string) *exec.Cmd {
 	l.t.Helper()
-	ctx, cancel := contextFor(l.t)
-	l.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd := exec.CommandContext(clientContext(l.t), "sh", "-c", line)
 	cmd.Dir, cmd.Env = l.dir, append(os.Environ(), "PATH="+l.dir+":"+os.Getenv("PATH"))
 	return cmd
 }

@@ -10,23 +10,25 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // remoteForward is forward that returns when the host listens.
-func (w *world) remoteForward(args ...string) *process {
+func (w *world) remoteForward(args ...string) *testenv.Process {
 	w.t.Helper()
 	p := w.forward(args...)
-	p.waitFor("remote forward success")
+	p.WaitFor("remote forward success")
 	return p
 }
 
 // testRemoteForward: what connects on the host arrives at the guest's, and each
 // direction ends by itself.
 func (w *world) testRemoteForward() {
-	g, listen := newGreeter(bulk), freeAddress(w.t)
+	g, listen := newGreeter(bulk), testenv.FreeAddress(w.t)
 	w.remoteForward("-R", listen+":"+serve(w.t, "127.0.0.1:0", g.handle))
 	expectGreeting(w.t, dial(w.t, listen), g)
-	listen = freeAddress(w.t)
+	listen = testenv.FreeAddress(w.t)
 	w.remoteForward("-R", listen+":"+serve(w.t, "127.0.0.1:0", echo))
 	expectEcho(w.t, dial(w.t, listen))
 	expectEcho(w.t, dial(w.t, listen)) // and once more
@@ -38,12 +40,8 @@ var allocated = regexp.MustCompile(`Allocated port (\d+) for remote forward`)
 // that ask for the same.
 func (w *world) testRemotePortZero() {
 	p := w.forward("-R", "0:"+serve(w.t, "127.0.0.1:0", echo), "-R", "0:"+serve(w.t, "127.0.0.1:0", echo))
-	ctx, cancel := contextFor(w.t)
-	defer cancel()
 	var ports [][]string
-	if !p.out.wait(ctx, func(s string) bool { ports = allocated.FindAllStringSubmatch(s, -1); return len(ports) == 2 }, p.done) {
-		w.t.Fatalf("no two ports in:\n%s", p.out.String())
-	}
+	p.WaitUntil("two ports", func(s string) bool { ports = allocated.FindAllStringSubmatch(s, -1); return len(ports) == 2 })
 	for _, port := range ports {
 		expectAnswer(w.t, dial(w.t, "127.0.0.1:"+port[1]))
 	}
@@ -60,7 +58,7 @@ func (w *world) testRemoteSocket() {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
 		w.t.Errorf("%v, mode %v: others may connect", err, info.Mode())
 	}
-	p.kill()
+	p.Kill()
 	awaitNoFile(w.t, path)
 }
 
@@ -68,7 +66,7 @@ func (w *world) testRemoteSocket() {
 // could be waited for everywhere.
 func awaitNoFile(t *testing.T, path string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -88,7 +86,7 @@ func awaitNoFile(t *testing.T, path string) {
 func (w *world) testRemoteLoopback() {
 	inside := serve(w.t, "127.0.0.1:0", echo)
 	for _, asked := range []string{"0.0.0.0", "*", "127.0.0.2", "localhost", "[::]", ""} {
-		_, port, _ := strings.Cut(freeAddress(w.t), ":")
+		_, port, _ := strings.Cut(testenv.FreeAddress(w.t), ":")
 		p := w.remoteForward("-R", asked+":"+port+":"+inside)
 		expectAnswer(w.t, dial(w.t, "127.0.0.1:"+port))
 		for _, address := range listeners(w.t, port) {
@@ -96,7 +94,7 @@ func (w *world) testRemoteLoopback() {
 				w.t.Errorf("-R %s: the host listens on %s, which is not 127.0.0.1 nor ::1", asked, address)
 			}
 		}
-		p.kill()
+		p.Kill()
 	}
 }
 
@@ -142,12 +140,12 @@ func (w *world) testForwardFailure() {
 // testForwardOwner: a guest can neither take nor cancel what another guest made
 // the host listen for, be it with the same key.
 func (w *world) testForwardOwner() {
-	listen, path := freeAddress(w.t), socket(w.t)
+	listen, path := testenv.FreeAddress(w.t), socket(w.t)
 	inside := serve(w.t, "127.0.0.1:0", echo)
 	w.remoteForward("-R", listen+":"+inside)
 	w.remoteForward("-R", path+":"+inside)
 	other, err := ssh.Dial("tcp", w.ssh, &ssh.ClientConfig{
-		User: w.task, Auth: []ssh.AuthMethod{ssh.PublicKeys(w.key.Signer)}, HostKeyCallback: ssh.FixedHostKey(w.hostKey), Timeout: patience,
+		User: w.task, Auth: []ssh.AuthMethod{ssh.PublicKeys(w.key.Signer)}, HostKeyCallback: ssh.FixedHostKey(w.hostKey), Timeout: testenv.Patience,
 	})
 	mustDo(w.t, err)
 	defer other.Close()
@@ -186,12 +184,12 @@ func (w *world) testForwardsGone() {
 		_, err := io.Copy(io.Discard, c)
 		ended <- err
 	})
-	local, remote, path := freeAddress(t), freeAddress(t), socket(t)
+	local, remote, path := testenv.FreeAddress(t), testenv.FreeAddress(t), socket(t)
 	p := w.remoteForward("-L", local+":"+target, "-R", remote+":"+serve(t, "127.0.0.1:0", echo), "-R", path+":"+target)
 	dial(t, local)
 	<-accepted
 	onHost := dial(t, remote)
-	p.kill()
+	p.Kill()
 	awaitFree(t, remote, local)
 	awaitNoFile(t, path)
 	if _, err := io.Copy(io.Discard, onHost); os.IsTimeout(err) {

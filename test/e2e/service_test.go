@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // halfConn is a connection whose directions end one by one, TCP or unix.
@@ -37,7 +39,7 @@ func serve(t *testing.T, address string, handle func(halfConn)) string {
 			}
 			handlers.Go(func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testenv.Patience))
 				handle(c.(halfConn))
 			})
 		}
@@ -87,22 +89,9 @@ func dial(t *testing.T, address string) halfConn {
 	if strings.HasPrefix(address, "/") {
 		network = "unix"
 	}
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		c, err := net.Dial(network, address)
-		if err == nil {
-			c.SetDeadline(time.Now().Add(patience))
-			t.Cleanup(func() { c.Close() })
-			return c.(halfConn)
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("nobody listens at %s: %v", address, err)
-		}
-	}
+	c := testenv.DialEventually(t, network, address)
+	c.SetDeadline(time.Now().Add(testenv.Patience))
+	return c.(halfConn)
 }
 
 // socket is a path for one, short enough for the kernel.

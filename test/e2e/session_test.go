@@ -22,7 +22,7 @@ func TestGuest(t *testing.T) {
 	w := newWorld(t)
 	agent := w.startAgent([]string{"TASK_VARIABLE=kept"}, "--shell", "/bin/sh")
 	_, port, _ := strings.Cut(w.ssh, ":")
-	agent.waitFor("\nssh -p " + port + " task-1@127.0.0.1\n")
+	agent.WaitFor("\nssh -p " + port + " task-1@127.0.0.1\n")
 
 	t.Run("exec", w.testExec)
 	t.Run("environment", w.testEnvironment)
@@ -49,7 +49,7 @@ func (w *world) testExec(t *testing.T) {
 	w = w.in(t)
 	for _, status := range []int{0, 1, 2, 127, 254, 255} {
 		err := w.command("ssh", w.target(), "exit "+strconv.Itoa(status)).Run()
-		if exitCode(err) != status {
+		if testenv.ExitCode(err) != status {
 			t.Errorf("exit %d: %v", status, err)
 		}
 	}
@@ -82,14 +82,15 @@ func TestTokenStaysSecret(t *testing.T) {
 	}
 	mustDo(t, os.Chmod(binaries, 0o755))
 	mustDo(t, os.Chmod(w.ca, 0o644))
-	nobody := &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	p := spawnAs(t, nobody, []string{"STAGEDOOR_TOKEN=" + w.token(), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
-		"stagedoor-agent", "connect", "--dir", w.home, "--shell", "/bin/sh")
-	p.waitFor("ssh -p ")
+	cmd := exec.Command(filepath.Join(binaries, "stagedoor-agent"), "connect", "--dir", w.home, "--shell", "/bin/sh")
+	cmd.Env = append(os.Environ(), "STAGEDOOR_TOKEN="+w.token(), "STAGEDOOR_GATEWAY="+w.https, "SSL_CERT_FILE="+w.ca)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	p := testenv.StartCommand(t, cmd)
+	p.WaitFor("ssh -p ")
 	if got := w.run("id -u"); got != "65534\n" {
 		t.Fatalf("the agent runs as %q", got)
 	}
-	read := fmt.Sprintf("cat /proc/%d/environ", p.cmd.Process.Pid)
+	read := fmt.Sprintf("cat /proc/%d/environ", p.Cmd.Process.Pid)
 	out, err := w.command("ssh", w.target(), read).CombinedOutput()
 	if err == nil || strings.Contains(string(out), "eyJ") {
 		t.Errorf("%s: %v: a guest can read the token of the agent", read, err)
@@ -222,7 +223,7 @@ func (w *world) testControlMaster(t *testing.T) {
 	}
 	for range rounds * parallel {
 		r := <-results
-		if exitCode(r.err) != r.status || string(r.out) != fmt.Sprintln(r.status) {
+		if testenv.ExitCode(r.err) != r.status || string(r.out) != fmt.Sprintln(r.status) {
 			t.Errorf("exit %d: %v, output %q", r.status, r.err, r.out)
 		}
 	}
@@ -242,8 +243,9 @@ func (w *world) testTerminal(t *testing.T) {
 	screen.waitFor("30 100\nterm=")
 	screen.waitFor("tty=/dev/pts/")
 	screen.tmux("resize-window", "-x", "90", "-y", "25")
-	screen.typeLine("clear; stty size")
-	screen.waitFor("25 90")
+	// What is typed may overtake the window's size on its way through two programs.
+	screen.typeLine(`clear; until [ "$(stty size)" = "25 90" ]; do sleep .1; done; echo resi''zed`)
+	screen.waitFor("resized")
 	screen.typeLine("clear; yes flood")
 	screen.waitFor("flood\nflood")
 	screen.tmux("send-keys", "C-c")
@@ -254,7 +256,11 @@ func (w *world) testTerminal(t *testing.T) {
 	screen.waitFor("ready")
 	screen.tmux("send-keys", "C-z")
 	screen.waitFor("Stopped")
-	screen.typeLine("kill -9 %1; wait; clear; exit 3")
+	// A shell that has not seen the end of a stopped job does not exit: fg waits
+	// for it.
+	screen.typeLine("kill -9 %1")
+	screen.typeLine("fg")
+	screen.typeLine("clear; exit 3")
 	screen.waitFor("ssh ended with 3")
 }
 
@@ -293,7 +299,7 @@ func (s *screen) typeLine(line string) {
 // waitFor polls: a screen has no event to wait for.
 func (s *screen) waitFor(text string) {
 	s.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -317,34 +323,22 @@ func (w *world) testGuestKilled(t *testing.T) {
 	stdin, err := cmd.StdinPipe()
 	mustDo(t, err)
 	defer stdin.Close()
-	var out output
-	cmd.Stdout = &out
-	mustDo(t, cmd.Start())
-	var pids []int
-	ctx, cancel := contextFor(t)
-	defer cancel()
-	never := make(chan struct{})
-	if !out.wait(ctx, func(s string) bool {
-		var shell, sleep int
-		if n, _ := fmt.Sscanf(s, "pid %d %d", &shell, &sleep); n != 2 || !strings.Contains(s, "\n") {
-			return false
-		}
-		pids = []int{shell, sleep}
-		return true
-	}, never) {
-		t.Fatalf("the command did not start: %q", out.String())
-	}
+	p := testenv.StartClient(t, cmd)
+	var shell, sleep int
+	p.WaitUntil("two process IDs", func(s string) bool {
+		n, _ := fmt.Sscanf(s, "pid %d %d", &shell, &sleep)
+		return n == 2 && strings.Contains(s, "\n")
+	})
 	cmd.Process.Kill()
-	cmd.Wait()
-	for _, pid := range pids {
-		awaitGone(t, pid)
-	}
+	<-p.Done
+	awaitGone(t, shell)
+	awaitGone(t, sleep)
 }
 
 // awaitGone waits for the end of a process that is not a child of ours.
 func awaitGone(t *testing.T, pid int) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for syscall.Kill(pid, 0) == nil {

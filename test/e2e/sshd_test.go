@@ -25,7 +25,7 @@ func (w *world) startSSHD(more ...string) *world {
 	me, err := user.Current()
 	mustDo(w.t, err)
 	s := *w
-	s.dir, s.task, s.ssh = dir, me.Username, freeAddress(w.t)
+	s.dir, s.task, s.ssh = dir, me.Username, testenv.FreeAddress(w.t)
 	s.hostKey, _, _, _, err = ssh.ParseAuthorizedKey([]byte(hostKey.Line))
 	mustDo(w.t, err)
 	config := filepath.Join(dir, "sshd_config")
@@ -34,6 +34,6 @@ func (w *world) startSSHD(more ...string) *world {
 		"StrictModes no", "UsePAM no", "PermitRootLogin yes", "PrintMotd no", "PrintLastLog no",
 	}, more...)
 	mustDo(w.t, os.WriteFile(config, []byte(strings.Join(text, "\n")+"\n"), 0o600))
-	background(w.t, exec.Command(program, "-D", "-e", "-f", config)).waitFor("Server listening")
+	testenv.StartClient(w.t, exec.Command(program, "-D", "-e", "-f", config)).WaitFor("Server listening")
 	return &s
 }

@@ -111,7 +111,7 @@ func testAudit(t *testing.T, address string) {
 	mustDo(t, err)
 	ctx, cancel := contextFor(t)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testenv.Need(t, "ssh-audit"), "--no-colors", "--timeout", "20", "--port", port, host)
+	cmd := exec.CommandContext(ctx, testenv.Need(t, "ssh-audit"), "--no-colors", "--timeout", "60", "--port", port, host)
 	out, err := cmd.Output() // its status tells about remarks alone
 	if !bytes.Contains(out, []byte("(kex) mlkem768x25519-sha256")) {
 		t.Fatalf("ssh-audit did not see the server: %v\n%s", err, out)

@@ -50,7 +50,7 @@ func TestTryPrintsWhatWorks(t *testing.T) {
 	terminal, err := pty.Start(cmd)
 	mustDo(t, err)
 	defer terminal.Close()
-	var screen output
+	var screen testenv.Output
 	done := make(chan struct{})
 	go func() {
 		io.Copy(&screen, terminal)
@@ -58,7 +58,7 @@ func TestTryPrintsWhatWorks(t *testing.T) {
 	}()
 	ctx, cancel := contextFor(t)
 	defer cancel()
-	if !screen.wait(ctx, func(s string) bool { return strings.Contains(s, "until you press Ctrl-C") }, done) {
+	if !screen.Wait(ctx, func(s string) bool { return strings.Contains(s, "until you press Ctrl-C") }, done) {
 		t.Fatalf("it printed:\n%s", screen.String())
 	}
 	var commands []string
@@ -88,7 +88,7 @@ func TestTryPrintsWhatWorks(t *testing.T) {
 	io.WriteString(terminal, "\x03")
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(testenv.Patience):
 		t.Fatal("it goes on after Ctrl-C")
 	}
 	if err := cmd.Wait(); err != nil {
@@ -102,7 +102,7 @@ func TestTryConnect(t *testing.T) {
 	terminal, err := pty.Start(cmd)
 	mustDo(t, err)
 	defer terminal.Close()
-	var screen output
+	var screen testenv.Output
 	done := make(chan struct{})
 	go func() {
 		io.Copy(&screen, terminal)
@@ -110,11 +110,11 @@ func TestTryConnect(t *testing.T) {
 	}()
 	ctx, cancel := contextFor(t)
 	defer cancel()
-	if !screen.wait(ctx, func(s string) bool { return strings.Contains(s, "# ") || strings.Contains(s, "$ ") }, done) {
+	if !screen.Wait(ctx, func(s string) bool { return strings.Contains(s, "# ") || strings.Contains(s, "$ ") }, done) {
 		t.Fatalf("no prompt:\n%s", screen.String())
 	}
 	io.WriteString(terminal, "exit 42\n")
-	if err := cmd.Wait(); exitCode(err) != 42 {
+	if err := cmd.Wait(); testenv.ExitCode(err) != 42 {
 		t.Errorf("%v, want exit status 42\n%s", err, screen.String())
 	}
 }
@@ -124,7 +124,7 @@ func TestTryWithoutSSH(t *testing.T) {
 	cmd, dir := tryCommand(t)
 	cmd.Env = append(cmd.Env, "PATH="+dir)
 	out, err := cmd.CombinedOutput()
-	if exitCode(err) != 1 || !strings.Contains(string(out), "apt install openssh-client") {
+	if testenv.ExitCode(err) != 1 || !strings.Contains(string(out), "apt install openssh-client") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 }

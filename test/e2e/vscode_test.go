@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // What Remote-SSH of Visual Studio Code does, by the logs in its issues
@@ -52,7 +54,7 @@ while true; do sleep 180; printf ' '; done
 // codeServer is what the test's own binary does when it runs as the server on the
 // host: it sends back what it is told, on a port and on a socket.
 func codeServer(path string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience) // should nobody end it
+	ctx, cancel := context.WithTimeout(context.Background(), lifetime) // should nobody end it
 	defer cancel()
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err == nil {
@@ -85,7 +87,7 @@ func acceptEchoes(l net.Listener) {
 // TestVSCode replays the above through the gateway.
 func TestVSCode(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "limits:", "  keepalive_interval: 1s")
+	w := newWorld(t, "limits:", "  keepalive_interval: 500ms", "  keepalive_count: 200")
 	w.startAgent(nil)
 	w.installCodeServer()
 	path := socket(t)
@@ -95,8 +97,8 @@ func TestVSCode(t *testing.T) {
 	first.awaitIdle()
 	first.useServer()
 	first.say("and there")
-	first.link.cut()
-	if status := first.ssh.wait(); status != 255 {
+	first.link.Cut()
+	if status := first.ssh.Wait(); status != 255 {
 		t.Errorf("the client of a link that was cut ended with %d", status)
 	}
 	second := w.openCode(path)
@@ -128,8 +130,8 @@ func (w *world) installCodeServer() {
 // code is a window of the editor.
 type code struct {
 	*world
-	link  *link
-	ssh   *process
+	link  *testenv.Relay
+	ssh   *testenv.Process
 	stdin io.Writer
 	socks string
 	local string // leads to the server's socket
@@ -142,18 +144,18 @@ var codeMarkers = regexp.MustCompile(`(?s)ID: start\n.*listeningOn==(\d+)==\npid
 // openCode runs ssh and its script, until the server is there.
 func (w *world) openCode(path string) *code {
 	w.t.Helper()
-	c := &code{world: w.in(w.t), link: newLink(w.t, w.ssh), socks: freeAddress(w.t), local: freeAddress(w.t)}
-	c.world.ssh = c.link.Addr().String()
+	c := &code{world: w.in(w.t), link: testenv.NewRelay(w.t, w.ssh), socks: testenv.FreeAddress(w.t), local: testenv.FreeAddress(w.t)}
+	c.world.ssh = c.link.Addr()
 	cmd := c.command("ssh", "-v", "-T", "-D", c.socks, "-L", c.local+":"+path, w.target(), "sh")
 	var err error
 	c.stdin, err = cmd.StdinPipe()
 	mustDo(w.t, err)
-	c.ssh = background(w.t, cmd)
+	c.ssh = testenv.StartClient(w.t, cmd)
 	fmt.Fprintf(c.stdin, codeScript, path)
-	c.ssh.waitFor("ID: end\n")
-	m := codeMarkers.FindStringSubmatch(c.ssh.out.String())
+	c.ssh.WaitFor("ID: end\n")
+	m := codeMarkers.FindStringSubmatch(c.ssh.Output.String())
 	if m == nil {
-		w.t.Fatalf("no markers in\n%s", c.ssh.out.String())
+		w.t.Fatalf("no markers in\n%s", c.ssh.Output.String())
 	}
 	c.port, _ = strconv.Atoi(m[1])
 	c.pid, _ = strconv.Atoi(m[2])
@@ -165,7 +167,7 @@ func (w *world) openCode(path string) *code {
 func (c *code) say(line string) {
 	c.t.Helper()
 	io.WriteString(c.stdin, line+"\n")
-	c.ssh.waitFor("got " + line + "\n")
+	c.ssh.WaitFor("got " + line + "\n")
 }
 
 // useServer opens many connections at a time, by SOCKS and to the socket, and uses
@@ -181,7 +183,7 @@ func (c *code) useServer() {
 	for _, conn := range conns {
 		all.Go(func() {
 			for range 3 {
-				data, want := noise(64 << 10)
+				data, want := noise(32 << 10)
 				go conn.Write(data)
 				if got, _, err := checksum(io.LimitReader(conn, int64(len(data)))); err != nil || got != want {
 					c.t.Errorf("the server answered something else: %v", err)
@@ -214,11 +216,7 @@ func (c *code) dialSOCKS() halfConn {
 // whether the other is there.
 func (c *code) awaitIdle() {
 	c.t.Helper()
-	ctx, cancel := contextFor(c.t)
-	defer cancel()
 	const question = "rtype keepalive@openssh.com"
-	asked := strings.Count(c.ssh.out.String(), question)
-	if !c.ssh.out.wait(ctx, func(s string) bool { return strings.Count(s, question) >= asked+3 }, c.ssh.done) {
-		c.t.Fatal("no keepalives on an idle connection")
-	}
+	asked := strings.Count(c.ssh.Output.String(), question)
+	c.ssh.WaitUntil("keepalives", func(s string) bool { return strings.Count(s, question) >= asked+3 })
 }
