@@ -150,7 +150,8 @@ func (s *Server) watch(g *guest) (stop func()) {
 
 // keepAlive asks a silent guest for a sign of life, as sshd does with
 // ClientAliveInterval. Any byte counts as one, so the answer itself is not
-// waited for here.
+// waited for here. Questions are what counts, not the silence: after the gateway
+// was frozen, or its clock was set, that says nothing of a guest whom nobody asked.
 func (g *guest) keepAlive(ctx context.Context) {
 	l := g.settings.Limits
 	var over <-chan time.Time
@@ -162,6 +163,7 @@ func (g *guest) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(l.KeepaliveInterval)
 	defer tick.Stop()
 	asking := make(chan struct{}, 1)
+	unanswered := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -172,12 +174,15 @@ func (g *guest) keepAlive(ctx context.Context) {
 		case <-tick.C:
 		}
 		if g.raw.silence() < l.KeepaliveInterval {
+			unanswered = 0
 			continue
 		}
-		if g.raw.silence() > time.Duration(l.KeepaliveCount+1)*l.KeepaliveInterval {
+		if unanswered >= l.KeepaliveCount {
 			g.close("it did not answer keepalives")
 			return
 		}
+		unanswered++
+		tick.Reset(l.KeepaliveInterval) // all of it is for the answer
 		select {
 		case asking <- struct{}{}:
 			go func() {

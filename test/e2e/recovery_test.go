@@ -168,6 +168,23 @@ func TestSilentLink(t *testing.T) {
 	}
 }
 
+// TestFrozenGateway: a gateway whose machine stood still for longer than a guest may
+// be silent asks its guests before it gives them up.
+func TestFrozenGateway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "limits:", "  keepalive_interval: 500ms", "  keepalive_count: 8")
+	w.startAgent(nil)
+	p := testenv.StartClient(t, w.command("ssh", "-v", w.target(), "exec sleep 1000"))
+	p.WaitFor("Sending command")
+	mustDo(t, w.gateway.Cmd.Process.Signal(syscall.SIGSTOP))
+	<-time.After(6 * time.Second) // nothing happens, and that is the point
+	mustDo(t, w.gateway.Cmd.Process.Signal(syscall.SIGCONT))
+	p.WaitUntil("three keepalives", func(s string) bool { return strings.Count(s, "rtype keepalive@openssh.com") >= 3 })
+	if text := w.gateway.Output.String(); strings.Contains(text, "did not answer keepalives") {
+		t.Error("the guest was given up")
+	}
+}
+
 // TestLameDuckEnds: a gateway that was told to end, and listens on for a while,
 // ends by itself after that.
 func TestLameDuckEnds(t *testing.T) {
