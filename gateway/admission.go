@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -125,7 +124,7 @@ func (s *Server) judge(ctx context.Context, settings *Settings, h tunnel.Hello) 
 			reg.task, reg.deadline.UTC().Format(time.RFC3339))}
 	}
 	reg.agentKey = h.AgentKey
-	reg.ca, reg.policy = settings.CA, settings.Policy
+	reg.ca, reg.welcomedBy = settings.CA, settings
 	reg.endToEndOnly = h.EndToEndOnly
 	if reg.grant.OneTimePassword && !h.EndToEndOnly {
 		reg.passwordHash = h.PasswordHash
@@ -185,8 +184,7 @@ func (s *Server) credentials(ctx context.Context, settings *Settings, h tunnel.H
 			token: newTokenID("task "+string(t.Task), t.ID), tokenUntil: t.Expires.Add(max(0, settings.Tokens.Leeway)),
 		}, nil
 	}
-	keys := []ed25519.PublicKey{settings.RenewalKey.Public().(ed25519.PublicKey)}
-	r, err := auth.VerifyRenewal(keys, h.Renewal, time.Now())
+	r, err := auth.VerifyRenewal(settings.renewalKeys(), h.Renewal, time.Now())
 	if err != nil {
 		return registration{}, err
 	}

@@ -181,7 +181,7 @@ func (s *Server) Reload(settings Settings) error {
 	s.watchForges(settings.Forges)
 	s.watchRevoked(settings.Revoked)
 	s.logHostKeys(before, &settings)
-	s.renarrow(before.Policy, settings.Policy)
+	s.redial(before, &settings)
 	return nil
 }
 

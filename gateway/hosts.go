@@ -47,8 +47,8 @@ type registration struct {
 	generation   time.Time // the token's iat: of two agents for a task the newer wins
 	deadline     time.Time // zero: none
 	hostKey      ssh.PublicKey
-	ca           ssh.Signer       // whose certificates the agent believes: it was named in its welcome
-	policy       *ssh.Permissions // which its welcome told
+	ca           ssh.Signer // whose certificates the agent believes: it was named in its welcome
+	welcomedBy   *Settings  // which its welcome told of
 	endToEndOnly bool
 	passwordHash []byte    // of the task's one-time password; nil: there is none
 	derived      bool      // the task is, from a token that does not name it
@@ -101,7 +101,7 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 		defer timer.Stop()
 		over = timer.C
 	}
-	if s.stopped() || !samePolicy(reg.policy, s.settings.Load().Policy) { // it came in while the others were told
+	if s.stopped() || s.settings.Load().outdated(reg.welcomedBy) != "" { // it came in while the others were told
 		s.tell(t, tunnel.Message{Type: tunnel.TypeDrain})
 	}
 	messages := t.Control().Messages()

@@ -37,6 +37,10 @@ type Settings struct {
 	// token expired. Gateways that share it accept each other's agents.
 	RenewalKey ed25519.PrivateKey
 
+	// OtherRenewalKeys are keys whose credentials count as well: those that RenewalKey
+	// has replaced, or that are going to replace it.
+	OtherRenewalKeys []ed25519.PublicKey
+
 	// Certificate is the TLS certificate of the HTTPS listener, in the form of
 	// [tls.Config.GetCertificate].
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)

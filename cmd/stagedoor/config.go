@@ -66,9 +66,10 @@ type Private struct {
 
 // Hosts says which agents may register.
 type Hosts struct {
-	TokenKeys []string `yaml:"token_keys" kind:"path" help:"files, directories and https URLs of the keys that host tokens are verified with"`
-	Audience  string   `yaml:"audience" help:"audience that host tokens must name"`
-	Issuers   []Issuer `yaml:"issuers" help:"CI providers whose ID tokens are taken for host tokens"`
+	TokenKeys   []string `yaml:"token_keys" kind:"path" help:"files, directories and https URLs of the keys that host tokens are verified with"`
+	RenewalKeys []string `yaml:"renewal_keys" kind:"path" help:"private keys by which agents come back: the first signs, all count"`
+	Audience    string   `yaml:"audience" help:"audience that host tokens must name"`
+	Issuers     []Issuer `yaml:"issuers" help:"CI providers whose ID tokens are taken for host tokens"`
 }
 
 // Issuer is a CI provider. It is written in the file alone.

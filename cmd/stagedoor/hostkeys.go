@@ -82,3 +82,28 @@ func (c *Config) keySets(r *report, p *partners, roots *x509.CertPool) jwks.Sets
 	}
 	return sets
 }
+
+// renewalKeys makes what renewals are signed with, and the keys that let agents come
+// back beside it.
+func (c *Config) renewalKeys(r *report, k keystore) (signs ed25519.PrivateKey, others []ed25519.PublicKey) {
+	if len(c.Hosts.RenewalKeys) == 0 {
+		return stateKey(r, k, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519), nil
+	}
+	for i, file := range c.Hosts.RenewalKeys {
+		loaded, err := auth.LoadTokenKey(file)
+		if err != nil {
+			r.addItem("hosts.renewal_keys", i, "%s", keyFileError(file, err))
+			continue
+		}
+		key, ok := loaded.(ed25519.PrivateKey)
+		switch {
+		case !ok:
+			r.addItem("hosts.renewal_keys", i, "%s holds no Ed25519 key: make one with stagedoor keygen", file)
+		case i == 0:
+			signs = key
+		default:
+			others = append(others, key.Public().(ed25519.PublicKey))
+		}
+	}
+	return signs, others
+}

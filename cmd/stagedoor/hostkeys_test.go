@@ -176,6 +176,48 @@ func TestTokenKeysAreChecked(t *testing.T) {
 	}
 }
 
+// TestRenewalKeysOfFiles: an agent is given a credential by the new key when there is
+// one, and comes back by it when the old one is gone.
+func TestRenewalKeysOfFiles(t *testing.T) {
+	r := startDaemon(t, "")
+	for _, name := range []string{"ci", "next"} {
+		output(t, "keygen", filepath.Join(r.dir, name))
+	}
+	token := output(t, "token", "--config", r.file, "--task", "task-1")
+	j := r.startJob(map[string]string{"STAGEDOOR_TOKEN": strings.TrimSpace(token)})
+	j.stdout.await(t, "task-1@localhost\n", 1)
+	reload := func(keys string, n int) {
+		t.Helper()
+		r.configure("hosts: {token_keys: [ci.pub], renewal_keys: " + keys + "}\n") // its token counts no more
+		r.signal(syscall.SIGHUP)
+		r.log.await(t, "configuration reloaded", n)
+	}
+	reload("[next, state/renewal_key]", 1)
+	r.log.await(t, "host registered", 2)
+	reload("[next]", 2)
+	// Whatever has agents dial again: here it is what guests may do.
+	r.configure("hosts: {token_keys: [ci.pub], renewal_keys: [next]}\nguests: {permissions: [pty]}\n")
+	r.signal(syscall.SIGHUP)
+	r.log.await(t, "host registered", 3)
+}
+
+func TestRenewalKeysAreChecked(t *testing.T) {
+	dir := t.TempDir()
+	output(t, "keygen", filepath.Join(dir, "ed"))
+	output(t, "keygen", "--algorithm", "ES256", filepath.Join(dir, "ec"))
+	for file, want := range map[string]string{
+		"ed": "", "ec": "ec holds no Ed25519 key", "ed.pub": "is a public key", "none": "none: there is no such file",
+	} {
+		c, r := loadText(t, "domain: a.example.com\nstate_dir: state\nhosts: {renewal_keys: ["+filepath.Join(dir, "ed")+", "+filepath.Join(dir, file)+"]}\n")
+		var asked partners
+		s := c.settings(r, &certificates{}, &asked, false)
+		asked.close()
+		if got := mistakesIn(r); want == "" && (got != "" || len(s.OtherRenewalKeys) != 1) || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", file, got, want)
+		}
+	}
+}
+
 // inDir is a file in a directory, or a URL as it is.
 func inDir(dir, entry string) string {
 	if isURL(entry) {

@@ -48,11 +48,12 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 	roots := c.roots(r)
 	forges := c.resolver(r, partners, roots)
 	hostKeys := c.hostKeys(r, keys)
+	renewalKey, otherRenewalKeys := c.renewalKeys(r, keys)
 	return gateway.Settings{
 		HostKeys:     hostKeys,
 		NextHostKeys: c.nextHostKeys(r, hostKeys),
 		CA:           stateKey(r, keys, guestCAFile, auth.LoadOrCreateSigner, newSigner),
-		RenewalKey:   stateKey(r, keys, renewalKeyFile, auth.LoadOrCreateEd25519, newEd25519),
+		RenewalKey:   renewalKey,
 		Certificate:  certificates.source(c, r),
 		Tokens:       c.tokens(r, keys, partners, roots),
 		Guests:       c.guests(r, forges, c.webhook(r, partners, roots)),
@@ -66,7 +67,8 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		Limits:       c.Limits.forGateway(),
 		Penalties:    c.penalties(),
 
-		ExtraAlgorithms: c.SSH.ExtraAlgorithms,
+		OtherRenewalKeys: otherRenewalKeys,
+		ExtraAlgorithms:  c.SSH.ExtraAlgorithms,
 
 		OneTimePasswords: c.Guests.SignIn.OneTimePasswords,
 	}
