@@ -15,8 +15,10 @@ type conn struct {
 	id     string
 	remote netip.AddrPort
 
-	lastRead atomic.Int64  // Unix nanoseconds
-	offence  atomic.Int32  // an offence: what it will have been if it is closed now
+	lastRead atomic.Int64 // Unix nanoseconds
+	offence  atomic.Int32 // an offence: what it will have been if it is closed now
+	judging  atomic.Bool  // see judge
+	closed   atomic.Bool
 	giveBack func()        // its place among those who are signing in
 	charge   func(offence) // its address; once
 }
@@ -83,11 +85,32 @@ func (c *conn) leave() {
 // said already.
 func (c *conn) blame(o offence) { c.offence.CompareAndSwap(int32(noSignIn), int32(o)) }
 
+// judge puts off what the end of the connection costs until verdict is called, by
+// which time it is known what to blame it for: whoever speaks SSH or the tunnel's
+// protocol closes it first, and says why afterwards.
+func (c *conn) judge() (verdict func()) {
+	c.judging.Store(true)
+	return func() {
+		c.judging.Store(false)
+		if c.closed.Load() {
+			c.pay()
+		}
+	}
+}
+
+// pay charges the address of a connection that has not signed in.
+func (c *conn) pay() {
+	if o := offence(c.offence.Load()); o != noOffence {
+		c.charge(o)
+	}
+}
+
 // Close closes the connection and gives back its place. One that has not signed
 // in costs its address a penalty.
 func (c *conn) Close() error {
-	if o := offence(c.offence.Load()); o != noOffence {
-		c.charge(o)
+	c.closed.Store(true)
+	if !c.judging.Load() {
+		c.pay()
 	}
 	c.giveBack()
 	return c.Conn.Close()

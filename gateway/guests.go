@@ -60,13 +60,16 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	defer cancel()
 	c.SetDeadline(start.Add(settings.Limits.HandshakeTimeout))
 	a := &signIn{s: s, ctx: ctx, settings: settings, conn: c}
+	verdict := c.judge()
 	sc, chans, reqs, err := ssh.NewServerConn(nc, a.config())
 	if err != nil {
 		a.refused(err)
+		verdict()
 		return
 	}
 	c.SetDeadline(time.Time{})
 	c.leave()
+	verdict()
 	s.metrics.handshake.Observe(time.Since(start).Seconds())
 	s.metrics.signIns.WithLabelValues("ok").Inc()
 

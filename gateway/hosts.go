@@ -64,6 +64,8 @@ type registration struct {
 func (s *Server) serveTunnel(nc net.Conn, c *conn, binding []byte) {
 	a := &admission{s: s, settings: s.settings.Load(), conn: c}
 	a.log = s.log.With("conn", c.id, "remote", c.remote.String())
+	verdict := c.judge()
+	defer verdict()
 	defer a.end() // also after a panic
 	t, err := tunnel.Accept(s.ctx, nc, &tunnel.AcceptOptions{
 		Binding:      binding,

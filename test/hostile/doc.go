@@ -12,7 +12,7 @@
 //	security keys without a touch           auth: TestSecurityKeys, TestGrantWaivesTheTouchOfAKey; test/e2e: TestSecurityKeys
 //	certificates                            auth: TestCertificatesThatAreRefused, FuzzUserCertificate
 //	silent and slow connections             TestTenThousandSilentConnections, TestSilentConnectionsWithDefaults; gateway: TestCrowdIsPushedOut
-//	penalties of addresses                  gateway: TestPenalty*, TestPenalties*; cmd/stagedoor: TestPenaltiesAreComplete
+//	penalties of addresses                  TestPenaltyThroughProxy; gateway: TestPenalty*, TestPenalties*; cmd/stagedoor: TestPenaltiesAreComplete
 //	PROXY protocol                          TestProxyProtocol; cmd/stagedoor: TestProxyProtocol, FuzzProxyHeader
 //	garbage around the key exchange         TestWireBeforeKeyExchange, TestWireAfterSignIn
 //	rekeying                                gateway: TestRekeyUnderLoad, TestRekeyByStockClient
