@@ -108,6 +108,7 @@ type Agent struct {
 
 	server   Server
 	password password
+	held     holder
 
 	up   bool        // a tunnel is; onState alone uses it
 	fail func(error) // ends Run
@@ -138,13 +139,14 @@ type Registration struct {
 	// OneTimePassword lets in one guest who has no key, by SSHCommand, where the gateway allows that. It is to be shown in the
 	// job's log and nowhere else. Empty where the grant wants none, and once it was used.
 	OneTimePassword string
-	// ControlSocket is the path of the agent's control socket.
+	// ControlSocket is the path of the agent's control socket; empty where none could be made.
 	ControlSocket string
 }
 
 // Run serves guests until ctx ends or the gateway refuses the host for good. It returns ctx.Err() or an error that wraps the
 // *tunnel.Refusal. All sessions have ended and their processes are gone when it returns. Run may be called once.
 func (a *Agent) Run(ctx context.Context) error {
+	defer a.ended()
 	token, err := a.firstToken(ctx)
 	if err != nil {
 		return err
@@ -154,6 +156,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("agent: keys: %w", err)
 	}
 	a.configure(token, hostKey)
+	a.ready()
 	a.password.make(&token.Grant, a.EndToEndOnly)
 	if err := a.server.setup(); err != nil {
 		return err
@@ -161,9 +164,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.server.Close()
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	inner, cancel := context.WithCancelCause(ctx)
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	a.fail = cancel
+	watch.Go(func() { a.dismissAfter(ctx, inner, cancel) })
+	if err := a.openControl(); err != nil {
+		return err
+	}
+	if a.server.socket != nil {
+		watch.Go(func() { a.server.socket.serve(inner) })
+	}
+	watch.Go(func() { a.publish(inner) })
 	watch.Go(func() { a.server.watchAccounts(inner) })
 	err = a.keep(inner, &tunnel.Dialer{
 		Gateway:   a.Gateway,
@@ -174,7 +185,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		OnMessage: a.onMessage,
 		Logger:    a.server.logger(),
 	})
-	if ctx.Err() == nil && inner.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case inner.Err() != nil:
 		return context.Cause(inner)
 	}
 	return err
@@ -183,7 +197,10 @@ func (a *Agent) Run(ctx context.Context) error {
 // keep keeps the tunnel up. A gateway that has lost the key of its renewal credentials is shown the token once more, or a new one.
 func (a *Agent) keep(ctx context.Context, d *tunnel.Dialer) error {
 	for {
-		err := d.Keep(ctx, func(l net.Listener) error { return a.server.Serve(l) })
+		err := d.Keep(ctx, func(l net.Listener) error {
+			a.connected(l.(*tunnel.Listener))
+			return a.server.Serve(l)
+		})
 		r, ok := errors.AsType[*tunnel.Refusal](err)
 		if !ok || !a.mayComeAgain(ctx, r) {
 			return err
@@ -230,6 +247,7 @@ func (a *Agent) configure(token *auth.Token, hostKey ssh.Signer) {
 	s.Shell, s.LoginShell, s.Env, s.Dir, s.AcceptEnv = a.Shell, a.LoginShell, a.Env, a.Dir, a.AcceptEnv
 	s.HangupGrace, s.Limits = a.HangupGrace, a.Limits
 	s.SessionStart, s.SessionEnd, s.Logger = a.SessionStart, a.SessionEnd, a.Logger
+	s.agent, s.changed = a, a.guestsChanged
 }
 
 // hello introduces the host: by its token at first, afterwards by what the gateway gave it for coming back.
@@ -269,6 +287,7 @@ func (a *Agent) onState(s tunnel.State) {
 			return
 		}
 		a.up = true
+		a.registeredUntil(s.Welcome.Deadline)
 		a.mu.Lock()
 		a.renewal = s.Welcome.Renewal
 		a.mu.Unlock()
@@ -283,9 +302,12 @@ func (a *Agent) onState(s tunnel.State) {
 			what = "cannot reach the gateway"
 		}
 		a.up = false
+		a.linkLost()
 		log.Warn(what, "gateway", a.Gateway, "error", s.Err, "retry", s.RetryIn)
 	case tunnel.StateDraining:
 		log.Info("gateway drains, dialing again", "gateway", a.Gateway, "retry", s.RetryIn)
+	case tunnel.StateRefused: // the gateway gives the guests a moment
+		a.server.dismiss(wordsOf(s.Err))
 	}
 	if a.State != nil {
 		a.State(s)
@@ -299,6 +321,9 @@ func (a *Agent) registration(w tunnel.Welcome) Registration {
 		Deadline:    w.Deadline,
 
 		OneTimePassword: a.password.show(),
+	}
+	if a.server.socket != nil {
+		r.ControlSocket = a.server.socket.path
 	}
 	c, err := a.commands(w.Address)
 	if err != nil {
@@ -318,5 +343,5 @@ func (a *Agent) registration(w tunnel.Welcome) Registration {
 // Sessions returns the number of sessions whose program runs.
 func (a *Agent) Sessions() int { return a.server.Sessions() }
 
-// LastActivity returns when a guest last started something or sent input; zero when none ever did.
+// LastActivity is that of [Server].
 func (a *Agent) LastActivity() time.Time { return a.server.LastActivity() }

@@ -161,10 +161,55 @@ func TestManySessionsOnOneConnection(t *testing.T) {
 }
 
 func TestShellThatDoesNotStart(t *testing.T) {
-	h := newTestHost(t, func(s *Server) { s.Shell = "/nonexistent/shell" })
-	r := h.ssh("", "true")
-	if r.status != 1 || !strings.Contains(r.stderr, "/nonexistent/shell") {
+	h := newTestHost(t, nil)
+	must(t, os.Mkdir(h.path("does-not-start"), 0o755))
+	h = newTestHost(t, func(s *Server) { s.Shell = h.path("does-not-start") })
+	r := h.ssh("", "true; true")
+	if r.status != 1 || !strings.Contains(r.stderr, "does-not-start: permission denied") {
 		t.Fatalf("status %d, stderr %q", r.status, r.stderr)
+	}
+}
+
+// A machine without any shell: what can work does, and what cannot says so.
+func TestNoShell(t *testing.T) {
+	h := newTestHost(t, func(s *Server) { s.Shell = "/nonexistent/sh" })
+	for _, args := range [][]string{nil, {"-tt"}} {
+		r := h.run(h.client("ssh", append(args, "task")...), "")
+		if r.status != 1 || !strings.Contains(r.stderr, "this machine has no shell, /nonexistent/sh is not there") || !strings.Contains(r.stderr, "sftp") {
+			t.Errorf("%q: status %d, stderr %q", args, r.status, r.stderr)
+		}
+	}
+	if r := h.ssh("", "echo $HOME"); r.status != 1 || !strings.Contains(r.stderr, "no shell") {
+		t.Errorf("status %d, stderr %q", r.status, r.stderr)
+	}
+	h.ssh("", "basename a/b").want(t, "b\n")
+	h.ssh("", "/bin/pwd").want(t, h.dir+"\n")
+	if r := h.ssh("", "no-such-program"); r.status != 1 || !strings.Contains(r.stderr, "no-such-program") {
+		t.Errorf("status %d, stderr %q", r.status, r.stderr)
+	}
+	h.file("a", []byte("alive"))
+	if r := h.run(h.client("sftp", "-b", "-", "task"), "get a copy\n"); r.status != 0 {
+		t.Errorf("sftp: %+v", r)
+	}
+}
+
+// Whatever the files say that the guest's shell reads, sh starts.
+func TestShByName(t *testing.T) {
+	var rc string
+	h := newTestHost(t, func(s *Server) {
+		rc = filepath.Join(s.Dir, "rc")
+		s.Env = append(s.Env, "ENV="+rc)
+	})
+	for _, file := range []string{rc, h.path(".bashrc")} { // which bash reads when it is run by an SSH server
+		must(t, os.WriteFile(file, []byte("exit 7\n"), 0o644))
+	}
+	if r := h.ssh("", "echo in"); r.status != 7 {
+		t.Fatalf("bash reads nothing: %+v", r)
+	}
+	h.ssh("echo in", "sh").want(t, "in\n")
+	r := h.run(h.client("ssh", "-tt", "task", "sh"), "echo i''n; exit 3\n")
+	if r.status != 3 || !strings.Contains(r.stdout, "in\r\n") {
+		t.Errorf("on a terminal: %+v", r)
 	}
 }
 

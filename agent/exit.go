@@ -9,6 +9,14 @@ type exit struct {
 	core   bool   // it dumped core
 }
 
+// shellStatus is the status by which a shell knows such an end.
+func (e exit) shellStatus() int {
+	if e.signal == "" {
+		return e.status
+	}
+	return 128 + signalNumber(e.signal)
+}
+
 // send tells the guest. It is the last thing before EOF and CLOSE.
 func (e exit) send(ch ssh.Channel) error {
 	if e.signal == "" {

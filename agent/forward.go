@@ -52,7 +52,7 @@ func (g *guest) connect(nc ssh.NewChannel, network, address string) {
 		return
 	}
 	defer c.Close()
-	g.server.touch()
+	g.server.attach(g)
 	ch, requests, err := nc.Accept()
 	if err != nil {
 		return // the connection has ended

@@ -50,8 +50,9 @@ type guest struct {
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
 	channels       int
-	sessions       int       // that have begun
-	noMoreSessions time.Time // when the guest asked that none begin; zero: never
+	sessions       int               // that have begun
+	running        map[*session]bool // those in which something runs
+	noMoreSessions time.Time         // when the guest asked that none begin; zero: never
 	listenings     map[listenKey]*listening
 	wg             sync.WaitGroup // channels, and what listens; Add only under mu while not closed
 }

@@ -70,7 +70,7 @@ func (g *guest) begin(r *ssh.Request, listen func(payload []byte) (l *listening,
 	}
 	r.Reply(true, reply)
 	r.WantReply = false // it has got one
-	g.server.touch()
+	g.server.attach(g)
 	l.serve()
 	return true, reply
 }

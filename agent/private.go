@@ -17,11 +17,17 @@ func (s *session) private() (string, error) {
 	if s.privateDir != "" {
 		return s.privateDir, nil
 	}
-	var errs []error
-	for _, parent := range s.tempDirs() {
-		dir, err := os.MkdirTemp(parent, "ssh-") // with mode 0700
+	dir, err := privateDir("ssh-", tempDirs(s.guest.server.host.env, "/ssh-1234567890/agent.1234567890"))
+	s.privateDir = dir
+	return dir, err
+}
+
+// privateDir makes a directory that this user alone may enter in the first of some others where that works.
+func privateDir(prefix string, parents []string) (string, error) {
+	errs := []error{errors.New("no directory for temporary files")}
+	for _, parent := range parents {
+		dir, err := os.MkdirTemp(parent, prefix) // with mode 0700
 		if err == nil {
-			s.privateDir = dir
 			return dir, nil
 		}
 		errs = append(errs, err)
@@ -29,12 +35,10 @@ func (s *session) private() (string, error) {
 	return "", fmt.Errorf("private directory: %w", errors.Join(errs...))
 }
 
-// tempDirs are where that directory may be: where the task keeps what is temporary, unless the path of a socket would become too
-// long, and where sshd makes it.
-func (s *session) tempDirs() (dirs []string) {
-	env := environ(s.guest.server.host.env)
-	for _, dir := range []string{env.get("TMPDIR"), os.TempDir(), "/tmp"} {
-		const longestName = "/ssh-1234567890/agent.1234567890"
+// tempDirs are where such a directory may be: where the task keeps what is temporary, unless the path of a socket in it, which ends
+// in longestName, would become too long, and where sshd makes it.
+func tempDirs(task environ, longestName string) (dirs []string) {
+	for _, dir := range []string{task.get("TMPDIR"), os.TempDir(), "/tmp"} {
 		if filepath.IsAbs(dir) && len(dir+longestName) < len(syscall.RawSockaddrUnix{}.Path) {
 			dirs = append(dirs, dir)
 		}

@@ -23,6 +23,9 @@ func (p *process) release() exit                                               {
 func (p *process) signal(name string) error                                    { return errUnsupported }
 func (p *process) interrupt() error                                            { return errUnsupported }
 
+// signalNumber is of no use here.
+func signalNumber(string) int { return 0 }
+
 // inheritNothing has nothing to do: programs inherit only what they are given.
 func inheritNothing() {}
 

@@ -69,14 +69,17 @@ type Server struct {
 	// Now is the clock that grants are judged by; nil means time.Now.
 	Now func() time.Time
 
+	agent  *Agent         // whose server it is; nil: there are no verbs
+	socket *controlSocket // of the agent; nil: none
+
 	taskLater bool // Task is set before the first Serve, but after setup
 
 	prepare sync.Once
 	host    *host // set by prepare
 	hostErr error
 
-	sessions     atomic.Int64
-	lastActivity atomic.Int64 // Unix time in ns; 0: never
+	sessions atomic.Int64
+	presence // of guests
 
 	mu        sync.Mutex // guards the fields below
 	closed    bool
@@ -247,6 +250,7 @@ func (s *Server) removeGuest(g *guest) {
 	s.mu.Lock()
 	delete(s.guests, g)
 	s.mu.Unlock()
+	s.leave(g)
 	s.wg.Done()
 }
 
@@ -322,18 +326,11 @@ func (s *Server) closeGuests() {
 // Sessions returns the number of sessions whose program runs.
 func (s *Server) Sessions() int { return int(s.sessions.Load()) }
 
-// LastActivity returns when a guest last started something or sent input; zero when none ever did.
-func (s *Server) LastActivity() time.Time {
-	if ns := s.lastActivity.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
-}
-
-func (s *Server) touch() { s.lastActivity.Store(time.Now().UnixNano()) }
+// LastActivity returns when a guest last started something, sent input, was shown output, had bytes forwarded or left; zero when
+// none ever did.
+func (s *Server) LastActivity() time.Time { return s.last() }
 
 func (s *Server) sessionStarted(log *slog.Logger, info SessionInfo) {
-	s.touch()
 	log.Info("session started", "kind", info.Kind, "pty", info.PTY)
 	callBack(log, s.SessionStart, info)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -16,7 +17,12 @@ type session struct {
 	guest *guest
 	ch    ssh.Channel
 	gone  chan struct{} // closed when the guest has closed the channel, or the connection is lost
+	cut   chan struct{} // closed when what runs is to end: the same, or the host ends the session
 	wg    sync.WaitGroup
+
+	cutting  sync.Once              // closes cut
+	farewell atomic.Pointer[string] // what the guest reads last; set before the host closes cut
+	notices  chan notice            // for the guest, while a program runs on a terminal
 
 	replying sync.Mutex // held until a request has its reply: a program that a signal ends must not have CLOSE sent before
 
@@ -29,6 +35,7 @@ type session struct {
 	termName string
 	started  bool
 	proc     *process // nil without a program, and for sftp
+	view     *view    // of the program
 
 	privateDir string        // empty until private was called
 	agent      *agentForward // nil without agent forwarding
@@ -42,6 +49,7 @@ func (g *guest) serveSession(ch ssh.Channel, requests <-chan *ssh.Request) {
 		guest: g,
 		ch:    ch,
 		gone:  make(chan struct{}),
+		cut:   make(chan struct{}),
 		env:   guestEnv{patterns: g.server.AcceptEnv, variables: limits.EnvVariables, bytes: limits.EnvBytes},
 	}
 	defer s.close()
@@ -52,7 +60,9 @@ func (g *guest) serveSession(ch ssh.Channel, requests <-chan *ssh.Request) {
 // close waits for what runs, now that the channel is closed.
 func (s *session) close() {
 	close(s.gone)
+	s.cutting.Do(func() { close(s.cut) })
 	s.wg.Wait()
+	s.guest.stopped(s)
 	if s.term != nil {
 		s.term.close()
 	}

@@ -61,3 +61,6 @@ func (p *process) interrupt() error {
 	}
 	return p.signalForeground(unix.SIGINT)
 }
+
+// signalNumber is the number of a signal that signalName named; 0 for those that RFC 4254 does not know.
+func signalNumber(name string) int { return int(signalNames[name]) }

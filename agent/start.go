@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +31,11 @@ type plan struct {
 	kind     string
 	command  string // of KindExec
 	original string // what the guest asked for, when something else is forced
+
+	verb   []string // to be answered without any program
+	direct []string // the program and its arguments, to be run without a shell
+	dir    string   // where direct runs; empty: where all sessions do
+	rerun  bool     // direct is the command of the job
 }
 
 // start begins what shell, exec or subsystem asks for, RFC 4254 §6.5. One session runs one thing.
@@ -42,6 +48,10 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 		return nil, err
 	}
 	s.started = true
+	if p.verb != nil {
+		return func() { s.finish(s.runVerb(p.verb)) }, nil
+	}
+	s.view = &view{server: s.guest.server, out: s.ch, aside: s.ch.Stderr(), terminal: s.term != nil && p.kind != KindSFTP}
 	if p.kind == KindSFTP {
 		return s.runner(p, s.runSFTP), nil
 	}
@@ -52,7 +62,16 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 		return s.runner(p, func() exit { return s.fail(c, failure) }), nil
 	}
 	s.proc = proc
-	return s.runner(p, func() exit { return s.runProcess(proc, notice) }), nil
+	if p.kind == KindShell && s.term != nil {
+		notice += s.greeting()
+	}
+	return s.runner(p, func() exit {
+		e := s.runProcess(proc, notice)
+		if p.rerun {
+			s.guest.server.agent.Reran(s.guest.ctx, e.shellStatus())
+		}
+		return e
+	}), nil
 }
 
 // plan reads a request, and puts the forced command in its place if there is one.
@@ -82,6 +101,8 @@ func (s *session) plan(requestType string, payload []byte) (plan, error) {
 	case p.kind == KindShell && s.term == nil:
 		// It runs whatever comes on stdin: a permission for terminals alone is not enough.
 		return p, s.guest.allowRequest("exec", ssh.Marshal(struct{ Command string }{}))
+	case p.kind == KindExec:
+		return s.planExec(p), nil
 	}
 	return p, nil
 }
@@ -93,6 +114,13 @@ func (s *session) command(p plan) (c command, notice string) {
 	c = command{path: host.shell, dir: host.dir, terminal: s.term}
 	name := filepath.Base(host.shell)
 	switch {
+	case p.direct != nil:
+		c.args, c.dir = p.direct, orElse(p.dir, c.dir)
+		c.path = lookPath(p.direct[0], env.get("PATH"), c.dir)
+		if isShell(p.command) {
+			env.remove("ENV") // which may be what keeps the other shell from starting
+			env.remove("BASH_ENV")
+		}
 	case p.kind == KindExec:
 		c.args = []string{name, "-c", p.command}
 	case !s.guest.server.LoginShell:
@@ -141,6 +169,7 @@ func (s *session) environ(p plan) environ {
 	env.set("SSH_CONNECTION", addrAndPort(remote)+" "+addrAndPort(local))
 	env.set("STAGEDOOR", "1")
 	env.set("STAGEDOOR_TASK", string(s.guest.server.Task))
+	s.setControlEnviron(&env)
 	if s.term != nil {
 		env.set("SSH_TTY", s.term.name)
 		if s.termName != "" {
@@ -167,6 +196,7 @@ func addrAndPort(a netip.AddrPort) string {
 func (s *session) runner(p plan, run func() exit) func() {
 	srv := s.guest.server
 	srv.sessions.Add(1)
+	s.guest.begins(s)
 	return func() {
 		info := SessionInfo{
 			Identity:   s.guest.identity(),
@@ -177,6 +207,7 @@ func (s *session) runner(p plan, run func() exit) func() {
 			Started:    time.Now(),
 			ExitStatus: -1,
 		}
+		srv.attach(s.guest)
 		srv.sessionStarted(s.guest.log, info)
 		defer func() {
 			info.Ended = time.Now()
@@ -200,8 +231,12 @@ func (s *session) finish(e exit) {
 
 // fail tells the guest why nothing runs. The system names the program even when it is the directory that it did not find.
 func (s *session) fail(c command, err error) exit {
-	if !isDir(c.dir) {
+	switch {
+	case !isDir(c.dir):
 		err = fmt.Errorf("the task's directory %s is not there", c.dir)
+	case c.path == s.guest.server.host.shell && errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("this machine has no shell, %s is not there. What works: sftp and scp, its own programs by their path "+
+			"(ssh … /path/to/program), and the verbs of stagedoor (ssh … stagedoor help)", c.path)
 	}
 	fmt.Fprintf(s.ch.Stderr(), "stagedoor: %v\r\n", err)
 	return exit{status: 1}
@@ -218,14 +253,18 @@ func (s *session) runProcess(p *process, notice string) (e exit) {
 	}()
 	io.WriteString(s.ch.Stderr(), notice)
 	s.goSafely(func() { s.copyInput(p) })
-	lost := p.attach(s.ch, s.ch.Stderr(), s.gone)
+	if s.view.terminal {
+		s.goSafely(s.showNotices)
+	}
+	lost := p.attach(s.view, &view{server: s.guest.server, out: s.ch.Stderr()}, s.cut)
 	if lost != nil {
-		p.hangup(s.guest.server.grace())
+		s.hangup(p)
 	}
 	e = p.release()
 	released = true
+	s.view.end("")
 	if lost != nil {
-		e.status = -1
+		return exit{status: -1, signal: "HUP"}
 	}
 	return e
 }
@@ -285,7 +324,10 @@ func (s *session) runSFTP() exit {
 	var err error
 	select {
 	case err = <-done:
-	case <-s.gone:
+	case <-s.cut:
+		if s.sayFarewell() {
+			return exit{status: -1, signal: "HUP"} // which closes the channel, and so ends the server
+		}
 		if err = waitFor(done, sftpPatience); errors.Is(err, errPatience) {
 			s.guest.log.Warn("sftp server left behind: the file system does not answer")
 		}
@@ -321,6 +363,7 @@ func (s *session) Read(p []byte) (int, error) {
 
 // Write sends to the guest, for sftp.
 func (s *session) Write(p []byte) (int, error) {
+	s.guest.server.touch()
 	s.output.Lock()
 	defer s.output.Unlock()
 	if s.outputEnded {
