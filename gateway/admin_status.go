@@ -21,6 +21,11 @@ type TaskStatus struct {
 	EndToEndOnly bool       `json:"end_to_end_only"`
 	Tunnels      int        `json:"tunnels"` // draining ones included
 	Guests       int        `json:"guests"`  // connections for this task, jumps included
+
+	// State is what the agent says in one word: registered, attached, idle,
+	// expiring. HeldUntil is when the job goes on that it holds for guests.
+	State     string     `json:"state,omitempty"`
+	HeldUntil *time.Time `json:"held_until,omitempty"`
 }
 
 // tasks returns what is registered, by name.
@@ -36,7 +41,10 @@ func (s *Server) tasks() []TaskStatus {
 		t := TaskStatus{
 			Task: name, Connected: h.current != nil, Remote: h.remote, Since: h.since.UTC(), Issued: h.generation.UTC(),
 			Agent: agentFingerprint(h.agentKey), HostKey: ssh.FingerprintSHA256(h.hostKey), EndToEndOnly: h.endToEndOnly,
-			Tunnels: len(h.tunnels), Guests: guests[name],
+			Tunnels: len(h.tunnels), Guests: guests[name], State: h.state.name,
+		}
+		if until := h.state.until.UTC(); !until.IsZero() {
+			t.HeldUntil = &until
 		}
 		if until := h.deadline.UTC(); !h.deadline.IsZero() {
 			t.Until = &until

@@ -32,6 +32,7 @@ type host struct {
 	registration
 	current *tunnel.Tunnel // nil while the agent is dialling again
 	arrived chan struct{}  // closed when current is set
+	state   taskState
 	tunnels map[*tunnel.Tunnel]registry.Claim
 	left    bool        // the agent said that it does not come back
 	forget  *time.Timer // runs while there is no tunnel
@@ -122,6 +123,9 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 		case m, ok := <-messages:
 			if !ok {
 				messages = nil // the tunnel is ending: Done follows
+			}
+			if m.Type == tunnel.TypeState {
+				s.note(reg.task, t, m)
 			}
 			if m.Type == tunnel.TypeBye {
 				s.leave(reg.task, t)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -15,16 +16,17 @@ func newLsCommand() *cobra.Command {
 		Use:   "ls [flags]",
 		Short: "List the tasks that are registered",
 		Long: "Ls lists the tasks that guests can enter now: where the agent is, since when it is\n" +
-			"connected, how many guests' connections there are, and when it ends.",
+			"connected, how many guests' connections there are, what the agent says of the task,\n" +
+			"for how long the job is held that has failed there, and when the task ends.",
 		Args: cobra.NoArgs,
 	}, func(a *adminCommand, _ []string) error {
 		var tasks []gateway.TaskStatus
 		if done, err := a.ask(gateway.AdminTasksPath, nil, &tasks); done || err != nil {
 			return err
 		}
-		rows := [][]string{{"TASK", "AGENT", "UP", "GUESTS", "ENDS", "NOTE"}}
+		rows := [][]string{{"TASK", "AGENT", "UP", "GUESTS", "STATE", "HELD", "ENDS", "NOTE"}}
 		for _, t := range tasks {
-			rows = append(rows, []string{t.Task, t.Remote, age(t.Since), strconv.Itoa(t.Guests), ends(t.Until), taskNote(t)})
+			rows = append(rows, []string{t.Task, t.Remote, age(t.Since), strconv.Itoa(t.Guests), cmp.Or(t.State, "-"), ends(t.HeldUntil), ends(t.Until), taskNote(t)})
 		}
 		return table(a.out, rows)
 	})
