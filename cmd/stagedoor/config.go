@@ -85,18 +85,25 @@ type Issuer struct {
 // Guests says who may enter tasks beside those that a task's token names, and
 // what guests may do at most.
 type Guests struct {
-	AuthorizedKeys []string `yaml:"authorized_keys" kind:"path" help:"authorized_keys files of those who may enter every task"`
-	RevokedKeys    []string `yaml:"revoked_keys" kind:"path" help:"key revocation lists, or public keys, of whom nobody is let in"`
-	Permissions    []string `yaml:"permissions" help:"what guests may do at most"`
-	PermitOpen     []string `yaml:"permit_open" help:"host:port that guests may forward to at most"`
-	PermitListen   []string `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
-	Webhook        Webhook  `yaml:"webhook"`
-	SignIn         SignIn   `yaml:"sign_in"`
+	AuthorizedKeys []string    `yaml:"authorized_keys" kind:"path" help:"authorized_keys files of those who may enter every task"`
+	Authorities    []Authority `yaml:"authorities" help:"authorities of yours whose user certificates open tasks"`
+	RevokedKeys    []string    `yaml:"revoked_keys" kind:"path" help:"key revocation lists, or public keys, of whom nobody is let in"`
+	Permissions    []string    `yaml:"permissions" help:"what guests may do at most"`
+	PermitOpen     []string    `yaml:"permit_open" help:"host:port that guests may forward to at most"`
+	PermitListen   []string    `yaml:"permit_listen" help:"host:port that guests may have a host listen on at most"`
+	Webhook        Webhook     `yaml:"webhook"`
+	SignIn         SignIn      `yaml:"sign_in"`
 }
 
 // SignIn is how guests get in who have no key that anybody knows.
 type SignIn struct {
 	OneTimePasswords bool `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
+}
+
+// Authority signs user certificates. It is written in the file alone.
+type Authority struct {
+	Keys  []string            `yaml:"keys" kind:"path"`
+	Tasks map[string][]string `yaml:"tasks"`
 }
 
 // Webhook is an endpoint that is asked whether a guest may enter a task.

@@ -83,7 +83,7 @@ func recordKeys(t reflect.Type) (keys []string) {
 }
 
 // setRecordMember reads text, true or false, a list of texts, or texts with a list
-// each.
+// of them each.
 func setRecordMember(member reflect.Value, n *yaml.Node) error {
 	switch into := member.Addr().Interface().(type) {
 	case *string:
@@ -96,6 +96,10 @@ func setRecordMember(member reflect.Value, n *yaml.Node) error {
 			return fmt.Errorf("expected true or false, got %s", describe(n))
 		}
 		return n.Decode(into)
+	case *[]string:
+		list, err := textList(n)
+		*into = list
+		return err
 	case *map[string][]string:
 		if n.Kind != yaml.MappingNode {
 			return fmt.Errorf("expected names with a list of texts each, got %s", describe(n))

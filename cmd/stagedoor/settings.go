@@ -251,6 +251,7 @@ func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer)
 		}
 		any = append(any, keys)
 	}
+	any = append(any, c.authorities(r)...)
 	if c.Guests.SignIn.OneTimePasswords {
 		any = append(any, auth.OneTimePasswords{})
 	}
@@ -264,6 +265,15 @@ func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer)
 // loadAuthorizedKeys refuses what sshd refuses: a file that others can write
 // their own key into.
 func loadAuthorizedKeys(file string) (*auth.AuthorizedKeys, error) {
+	data, err := readUnwritable(file)
+	if err != nil {
+		return nil, err
+	}
+	return auth.ParseAuthorizedKeys(file, data)
+}
+
+// readUnwritable reads a file that nobody else may be able to write to.
+func readUnwritable(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -283,7 +293,7 @@ func loadAuthorizedKeys(file string) (*auth.AuthorizedKeys, error) {
 	if len(data) > maxAuthorizedKeys {
 		return nil, &fs.PathError{Op: "read", Path: file, Err: errors.New("it is larger than 16 MiB")}
 	}
-	return auth.ParseAuthorizedKeys(file, data)
+	return data, nil
 }
 
 const maxAuthorizedKeys = 16 << 20

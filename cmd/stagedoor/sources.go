@@ -2,9 +2,15 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/gateway"
@@ -55,6 +61,58 @@ func (c *Config) validateSources(r *report) {
 			}
 		}
 	}
+}
+
+// authorities are those whose user certificates open tasks.
+func (c *Config) authorities(r *report) (all []auth.Authorizer) {
+	for i, one := range c.Guests.Authorities {
+		made, err := one.load()
+		if err != nil {
+			r.addItem("guests.authorities", i, "%v", err)
+			continue
+		}
+		all = append(all, made)
+	}
+	return all
+}
+
+func (a Authority) load() (*auth.Authority, error) {
+	made := &auth.Authority{Name: "certificates by " + strings.Join(a.Keys, ", "), Tasks: a.Tasks}
+	if len(a.Keys) == 0 {
+		return nil, errors.New("keys is missing: name the files with the public keys that sign certificates")
+	}
+	for _, file := range a.Keys {
+		data, err := readUnwritable(file)
+		var keys []ssh.PublicKey
+		if err == nil {
+			keys, err = auth.ParseAuthorities(file, data)
+		}
+		if err != nil {
+			return nil, errors.New(fileError(file, err))
+		}
+		made.Keys = append(made.Keys, keys...)
+	}
+	return made, a.checkTasks()
+}
+
+func (a Authority) checkTasks() error {
+	if a.Tasks != nil && len(a.Tasks) == 0 {
+		return errors.New("tasks is empty, and would let nobody in: name principals and their tasks, or leave it out")
+	}
+	for _, principal := range slices.Sorted(maps.Keys(a.Tasks)) {
+		switch {
+		case principal == "" || strings.Contains(principal, "*"):
+			return fmt.Errorf("tasks: %q is no principal: write it as it is in certificates; * is for tasks alone", principal)
+		case len(a.Tasks[principal]) == 0:
+			return fmt.Errorf("tasks: %q opens no task: list some, or [\"*\"] for all", principal)
+		}
+		for _, pattern := range a.Tasks[principal] {
+			if err := auth.CheckTaskPattern(pattern); err != nil {
+				return fmt.Errorf("tasks: %q: %w", principal, err)
+			}
+		}
+	}
+	return nil
 }
 
 // revoked reads the lists of revoked keys.
