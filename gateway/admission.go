@@ -12,6 +12,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/issuer"
 	"github.com/stagedoor/stagedoor/gateway/registry"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
@@ -169,7 +170,7 @@ func parseHostKey(raw []byte) (ssh.PublicKey, error) {
 // one that comes back.
 func (s *Server) credentials(ctx context.Context, settings *Settings, h tunnel.Hello) (registration, error) {
 	if h.Renewal == "" && settings.Issuers.Issues(h.Token) {
-		return s.idToken(ctx, settings, h.Token)
+		return s.idToken(ctx, settings, h)
 	}
 	if h.Renewal == "" {
 		t, err := settings.Tokens.Verify(ctx, h.Token)
@@ -195,15 +196,18 @@ func (s *Server) credentials(ctx context.Context, settings *Settings, h tunnel.H
 }
 
 // idToken verifies what a CI provider gave its job. The task is derived from what
-// it says, and the person behind the run may enter.
-func (s *Server) idToken(ctx context.Context, settings *Settings, raw string) (registration, error) {
-	id, err := settings.Issuers.Verify(ctx, raw)
+// it says, and the person behind the run may enter, with whoever pressed re-run where
+// the operator lets jobs declare that.
+func (s *Server) idToken(ctx context.Context, settings *Settings, h tunnel.Hello) (registration, error) {
+	id, err := settings.Issuers.Verify(ctx, h.Token)
 	if err != nil {
 		return registration{}, err
 	}
 	grant := &auth.Grant{}
-	if account := forge.Account(id.Actor).String(); id.Actor.ID != 0 && auth.CheckAccount(account) == nil {
-		grant.Accounts = []string{account}
+	for _, actor := range []issuer.Actor{id.Actor, id.TriggeringActor(h.Labels[issuer.LabelTriggeringActor])} {
+		if account := forge.Account(actor).String(); actor != (issuer.Actor{}) && auth.CheckAccount(account) == nil {
+			grant.Accounts = append(grant.Accounts, account)
+		}
 	}
 	s.log.Info("ID token accepted", "task", string(id.Task), "provider", id.Provider, "accounts", grant.Accounts)
 	return registration{

@@ -69,6 +69,8 @@ type Identity struct {
 	// booleans as in JSON. They are the issuer's words about the job, some
 	// chosen by its author (branch names): quote them before they are printed.
 	Claims map[string]string
+
+	rerunOn string // the forge on which a job may declare who pressed re-run; "" if it may not
 }
 
 // An Actor is the account of a person on a forge. Its fields are those of

@@ -38,6 +38,10 @@ type Profile struct {
 	Task string
 	// Actor says where the person is found.
 	Actor ActorClaims
+	// TriggeringActor lets jobs of GitHub Actions declare who pressed re-run, as
+	// [LabelTriggeringActor]: see [Identity.TriggeringActor]. It is the word of the
+	// job: whoever can change what it runs can then let anybody in to it.
+	TriggeringActor bool
 	// NoTokenID is set for providers whose tokens have no jti. They are told
 	// apart by their claims instead: two of the same job in the same second are
 	// one.
@@ -76,6 +80,9 @@ func (p *Profile) check() error {
 	}
 	if a := p.Actor; (a.ID == "") != (a.Login == "") || (a.ID == "") != (a.Forge == "") {
 		return errors.New("actor: forge, id and login are needed together")
+	}
+	if p.TriggeringActor && p.Actor.ID != "actor_id" {
+		return errors.New("triggering_actor: only jobs of GitHub Actions declare who pressed re-run")
 	}
 	return p.checkTenant()
 }

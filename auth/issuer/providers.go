@@ -22,7 +22,7 @@ import (
 // the jobs of one run take each other's place.
 //
 // The person is actor_id, who set off the run; who pressed re-run is not in the
-// token. Events that outsiders can cause although the job has secrets
+// token: see Profile.TriggeringActor. Events that outsiders can cause although the job has secrets
 // (pull_request_target, workflow_run, issue_comment and the like) name nobody.
 //
 // https://docs.github.com/en/actions/reference/security/oidc

@@ -137,6 +137,9 @@ func (v *Verifier) identity(c claims) (*Identity, error) {
 		return nil, invalid(err)
 	}
 	id.Task, id.Actor, id.Claims = task, v.actor(c), c.texts()
+	if v.declares(c) {
+		id.rerunOn = v.profile.Actor.Forge
+	}
 	return id, nil
 }
 

@@ -166,7 +166,7 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 		Dir:          c.dir,
 		AcceptEnv:    c.acceptEnv,
 		HangupGrace:  c.hangupGrace,
-		Labels:       c.labels,
+		Labels:       c.allLabels(),
 		Logger:       log,
 	}
 	if roots != nil {

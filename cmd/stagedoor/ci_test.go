@@ -140,6 +140,43 @@ func TestGitHubActions(t *testing.T) {
 	}
 }
 
+// TestRerunActor: whoever pressed re-run enters where the operator lets jobs declare
+// it, and in no first attempt.
+func TestRerunActor(t *testing.T) {
+	r, issuer, forge := startCI(t)
+	alice, bob := testenv.NewKey(t, r.dir, "alice"), testenv.NewKey(t, r.dir, "bob")
+	forge.Set(583231, "alice", alice.Line)
+	forge.Set(7, "bob", bob.Line)
+	actions := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_TRIGGERING_ACTOR": "Bob",
+		"ACTIONS_ID_TOKEN_REQUEST_URL": issuer.URL + "/request?api-version=2.0", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret"}
+	check := 0
+	enters := func(attempt string) (a, b bool) {
+		t.Helper()
+		check++
+		claims := gitHubJob(issuer, "100", fmt.Sprint(check))
+		claims["run_attempt"] = attempt
+		issuer.Job("request-secret", claims)
+		task := fmt.Sprintf("gh-100-%d", check)
+		r.startJob(actions).stdout.await(t, task+"@localhost\n", 1)
+		_, aliceErr := r.enter(task, alice, "true")
+		_, bobErr := r.enter(task, bob, "true")
+		return aliceErr == nil, bobErr == nil
+	}
+	if a, b := enters("2"); !a || b {
+		t.Errorf("not allowed: alice %v, bob %v", a, b)
+	}
+	write(t, r.file, strings.Replace(read(t, r.file), "{profile: github, ", "{profile: github, triggering_actor: true, ", 1))
+	r.signal(syscall.SIGHUP)
+	r.log.await(t, "configuration reloaded", 2)
+	if a, b := enters("2"); !a || !b {
+		t.Errorf("allowed: alice %v, bob %v\n%s", a, b, r.log)
+	}
+	r.log.await(t, `"identity":"github:bob"`, 1)
+	if a, b := enters("1"); !a || b {
+		t.Errorf("the first attempt: alice %v, bob %v", a, b)
+	}
+}
+
 // paste runs the command for end to end out of a job's log, with what the guest's
 // own configuration has.
 func (r *running) paste(log string, k testenv.Key) (string, error) {
@@ -214,7 +251,10 @@ func TestTasksOfProvidersAreTheirs(t *testing.T) {
 func TestIssuersAreChecked(t *testing.T) {
 	for text, want := range map[string]string{
 		`[{profile: github, require: {repository_owner_id: ["1"]}}]`: "",
-		`[{profile: github}]`:                                                               "require one of the claims",
+		`[{profile: github}]`: "require one of the claims",
+		`[{profile: github, require: {repository_owner_id: ["1"]}, triggering_actor: true}]`: "",
+		`[{profile: gitlab, url: "https://git.example.com", triggering_actor: true}]`:        "only jobs of GitHub Actions",
+		`[{profile: github, require: {repository_owner_id: ["1"]}, triggering_actor: 1}]`:    "expected true or false",
 		`[{profile: travis}]`:                                                               "is not known",
 		`[{profile: gitlab, url: "http://git.example.com"}]`:                                "not an https URL",
 		`[{profile: circleci}]`:                                                             "no audience is set",

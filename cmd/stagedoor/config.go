@@ -80,6 +80,8 @@ type Issuer struct {
 	Audience string              `yaml:"audience"`
 	Require  map[string][]string `yaml:"require"`
 	Task     string              `yaml:"task"`
+
+	TriggeringActor bool `yaml:"triggering_actor"`
 }
 
 // Guests says who may enter tasks beside those that a task's token names, and

@@ -228,7 +228,7 @@ func (c *Config) issuers(r *report, p *partners, roots *x509.CertPool) *issuer.S
 	if len(c.Hosts.Issuers) == 0 {
 		return nil
 	}
-	of := fmt.Sprintf("%q %q %+q", c.CAFile, c.Domain, c.Hosts.Issuers)
+	of := fmt.Sprintf("%q %q %+v", c.CAFile, c.Domain, c.Hosts.Issuers)
 	set, err := p.issuers.get(of, func() (*issuer.Set, func(), error) {
 		var verifiers []*issuer.Verifier
 		for i, one := range c.Hosts.Issuers {
@@ -272,6 +272,7 @@ func (c *Config) verifier(one Issuer, o *issuer.Options) (*issuer.Verifier, erro
 	if one.Require != nil {
 		profile.Require = one.Require
 	}
+	profile.TriggeringActor = one.TriggeringActor
 	audience := one.Audience
 	switch {
 	case audience != "":
