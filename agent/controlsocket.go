@@ -37,7 +37,7 @@ func (a *Agent) listenControl() (*controlSocket, error) {
 	c := &controlSocket{agent: a, path: a.ControlSocket, slots: make(chan struct{}, maxControlConns)}
 	var err error
 	if a.ControlSocket == "" || a.Program != "" {
-		if c.dir, err = privateDir("stagedoor-", tempDirs(a.Env, "/stagedoor-1234567890/control")); err != nil {
+		if c.dir, err = privateDir("stagedoor-", a.controlDirs()); err != nil {
 			return nil, err
 		}
 	}
@@ -52,6 +52,16 @@ func (a *Agent) listenControl() (*controlSocket, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// controlDirs are where the private directory may be: beside a socket whose place was given, so that whoever gave it can clear up
+// after an agent that was killed.
+func (a *Agent) controlDirs() []string {
+	dirs := tempDirs(a.Env, "/stagedoor-1234567890/control")
+	if a.ControlSocket != "" {
+		dirs = append([]string{filepath.Dir(a.ControlSocket)}, dirs...)
+	}
+	return dirs
 }
 
 // openControl makes the control socket. Where no path was asked for, an agent that cannot make one goes without.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/printable"
 )
 
 // Kinds of sessions, as SessionInfo names them.
@@ -49,6 +50,7 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 	}
 	s.started = true
 	if p.verb != nil {
+		s.guest.begins(s) // so that a guest who ends the agent by it still gets the exit status
 		return func() { s.finish(s.runVerb(p.verb)) }, nil
 	}
 	s.view = &view{server: s.guest.server, out: s.ch, aside: s.ch.Stderr(), terminal: s.term != nil && p.kind != KindSFTP}
@@ -234,6 +236,8 @@ func (s *session) fail(c command, err error) exit {
 	switch {
 	case !isDir(c.dir):
 		err = fmt.Errorf("the task's directory %s is not there", c.dir)
+	case !strings.ContainsRune(c.path, '/'):
+		err = fmt.Errorf("there is no program %s on the PATH", printable.Text(c.path, 64))
 	case c.path == s.guest.server.host.shell && errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("this machine has no shell, %s is not there. What works: sftp and scp, its own programs by their path "+
 			"(ssh … /path/to/program), and the verbs of stagedoor (ssh … stagedoor help)", c.path)
