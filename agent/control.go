@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/stagedoor/stagedoor/agent/hold"
@@ -87,14 +88,17 @@ func (e *controlError) Unwrap() error { return e.is }
 // Control is a [Controller] by way of the control socket of an agent on this machine. Only the user whom the agent runs as, and
 // root, can use it. Its methods may be called at once; each makes a connection of its own.
 type Control struct {
-	// By is who acts, for guests and the log; empty: nobody in particular.
+	// By is who acts, for guests and the log; empty: nobody in particular. DialControl sets it to the guest in whose session this
+	// process runs, if that is so.
 	By string
 
 	path string
 }
 
 // DialControl returns the Control of the agent that listens on the socket at path. Nothing is dialled before a method is called.
-func DialControl(path string) *Control { return &Control{path: path} }
+func DialControl(path string) *Control {
+	return &Control{path: path, By: os.Getenv(GuestVariable)}
+}
 
 // Status implements Controller.
 func (c *Control) Status(ctx context.Context) (hold.Status, error) {
