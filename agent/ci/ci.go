@@ -33,8 +33,8 @@ type System struct {
 	Deadline time.Time
 	// SummaryFile is a file to which Markdown for the job's page is appended; empty without.
 	SummaryFile string
-	// EnvFile is a file by which a step sets variables for those after it, a line NAME=VALUE each; empty without.
-	EnvFile string
+	// ID is different for each job that can run on one machine at the same time; empty where nothing says which it is.
+	ID string
 
 	dialect dialect
 	annotate

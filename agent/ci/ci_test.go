@@ -27,14 +27,14 @@ func environment(variables ...string) ci.Lookup {
 // jobs are the environments of jobs, as the systems document them.
 var jobs = map[string][]string{
 	"GitHub Actions": {"CI=true", "GITHUB_ACTIONS=true", "GITHUB_JOB=test", "GITHUB_SERVER_URL=https://github.com", "GITHUB_REPOSITORY=acme/app",
-		"GITHUB_RUN_ID=1658821493", "GITHUB_STEP_SUMMARY=/home/runner/summary", "GITHUB_ENV=/home/runner/env"},
-	"GitLab CI": {"CI=true", "GITLAB_CI=true", "CI_JOB_NAME=test", "CI_JOB_URL=https://gitlab.com/acme/app/-/jobs/17",
+		"GITHUB_RUN_ID=1658821493", "GITHUB_STEP_SUMMARY=/home/runner/summary"},
+	"GitLab CI": {"CI=true", "GITLAB_CI=true", "CI_JOB_NAME=test", "CI_JOB_ID=17", "CI_JOB_URL=https://gitlab.com/acme/app/-/jobs/17",
 		"CI_JOB_STARTED_AT=2026-11-22T11:50:00Z", "CI_JOB_TIMEOUT=3600", "CI_DEBUG_TRACE=false"},
 	"Buildkite": {"CI=true", "BUILDKITE=true", "BUILDKITE_LABEL=test", "BUILDKITE_BUILD_URL=https://buildkite.com/acme/app/builds/7",
 		"BUILDKITE_JOB_ID=0198-af", "BUILDKITE_TIMEOUT=90"},
-	"CircleCI":  {"CI=true", "CIRCLECI=true", "CIRCLE_JOB=test", "CIRCLE_BUILD_URL=https://circleci.com/gh/acme/app/99"},
-	"Cirrus CI": {"CI=true", "CIRRUS_CI=true", "CIRRUS_TASK_NAME=test", "CIRRUS_TASK_ID=4242", "CIRRUS_ENV=/tmp/env"},
-	"Jenkins":   {"JENKINS_URL=https://ci.example.com/", "BUILD_NUMBER=12", "JOB_NAME=test", "BUILD_URL=https://ci.example.com/job/test/12/"},
+	"CircleCI":  {"CI=true", "CIRCLECI=true", "CIRCLE_JOB=test", "CIRCLE_NODE_INDEX=0", "CIRCLE_BUILD_URL=https://circleci.com/gh/acme/app/99"},
+	"Cirrus CI": {"CI=true", "CIRRUS_CI=true", "CIRRUS_TASK_NAME=test", "CIRRUS_TASK_ID=4242"},
+	"Jenkins":   {"JENKINS_URL=https://ci.example.com/", "BUILD_NUMBER=12", "BUILD_TAG=jenkins-test-12", "EXECUTOR_NUMBER=1", "JOB_NAME=test", "BUILD_URL=https://ci.example.com/job/test/12/"},
 	"":          {"CI=true", "HOME=/root"},
 }
 
@@ -45,14 +45,16 @@ func TestDetect(t *testing.T) {
 		"Cirrus CI": "https://cirrus-ci.com/task/4242", "Jenkins": "https://ci.example.com/job/test/12/",
 	}
 	deadlines := map[string]time.Time{"GitLab CI": now.Add(50 * time.Minute), "Buildkite": now.Add(90 * time.Minute)}
+	seen := map[string]bool{}
 	for name, job := range jobs {
 		s := ci.DetectAt(environment(job...), now)
 		if s.Name != name || s.Page != pages[name] || !s.Deadline.Equal(deadlines[name]) || s.Debug {
 			t.Errorf("%s: %+v", name, s)
 		}
-		if name != "" && s.Job != "test" {
-			t.Errorf("%s: the job is %q", name, s.Job)
+		if name != "" && (s.Job != "test" || s.ID == "" || seen[s.ID]) {
+			t.Errorf("%s: the job is %q, its ID %q", name, s.Job, s.ID)
 		}
+		seen[s.ID] = true
 		if hasSwitch := slices.Contains([]string{"GitHub Actions", "GitLab CI", "Buildkite"}, name); hasSwitch != (s.Switch != "") {
 			t.Errorf("%s: switch %q", name, s.Switch)
 		}

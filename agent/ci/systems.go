@@ -18,7 +18,7 @@ func gitHub(get Lookup, _ time.Time) *System {
 		Debug:       get("RUNNER_DEBUG") == "1",
 		Switch:      `press "Re-run jobs" and tick "Enable debug logging"`,
 		SummaryFile: get("GITHUB_STEP_SUMMARY"),
-		EnvFile:     get("GITHUB_ENV"),
+		ID:          join("github", get("RUNNER_NAME"), get("GITHUB_RUN_ID"), get("GITHUB_RUN_ATTEMPT"), get("GITHUB_JOB")), // a runner has one job at a time
 		dialect:     gitHubDialect,
 	}
 	if server, repository, run := get("GITHUB_SERVER_URL"), get("GITHUB_REPOSITORY"), get("GITHUB_RUN_ID"); server != "" && repository != "" && run != "" {
@@ -43,6 +43,7 @@ func gitLab(get Lookup, now time.Time) *System {
 		Name:     "GitLab CI",
 		Job:      get("CI_JOB_NAME"),
 		Page:     get("CI_JOB_URL"),
+		ID:       join("gitlab", get("CI_SERVER_HOST"), get("CI_JOB_ID")),
 		Debug:    trace,
 		Switch:   `press "New pipeline" and give it the variable ` + DebugVariable + " with the value 1",
 		Deadline: deadline(began, get("CI_JOB_TIMEOUT"), time.Second),
@@ -60,6 +61,7 @@ func buildkite(get Lookup, now time.Time) *System {
 		Name:     "Buildkite",
 		Job:      get("BUILDKITE_LABEL"),
 		Page:     get("BUILDKITE_BUILD_URL"),
+		ID:       join("buildkite", get("BUILDKITE_JOB_ID")),
 		Switch:   `press "New Build" and set ` + DebugVariable + "=1 under its environment variables",
 		Deadline: deadline(now, get("BUILDKITE_TIMEOUT"), time.Minute),
 		dialect:  buildkiteDialect,
@@ -80,16 +82,16 @@ func circleCI(get Lookup, _ time.Time) *System {
 	if get("CIRCLECI") != "true" {
 		return nil
 	}
-	return &System{Name: "CircleCI", Job: get("CIRCLE_JOB"), Page: get("CIRCLE_BUILD_URL")}
+	return &System{Name: "CircleCI", Job: get("CIRCLE_JOB"), Page: get("CIRCLE_BUILD_URL"), ID: join("circleci", get("CIRCLE_BUILD_URL"), get("CIRCLE_NODE_INDEX"))}
 }
 
-// cirrus is Cirrus CI. CIRRUS_ENV is a file by which an instruction sets variables for the ones after it.
+// cirrus is Cirrus CI.
 // https://cirrus-ci.org/guide/writing-tasks/#environment-variables
 func cirrus(get Lookup, _ time.Time) *System {
 	if get("CIRRUS_CI") != "true" {
 		return nil
 	}
-	s := &System{Name: "Cirrus CI", Job: get("CIRRUS_TASK_NAME"), EnvFile: get("CIRRUS_ENV")}
+	s := &System{Name: "Cirrus CI", Job: get("CIRRUS_TASK_NAME"), ID: join("cirrus", get("CIRRUS_TASK_ID"))}
 	if id := get("CIRRUS_TASK_ID"); id != "" {
 		s.Page = "https://cirrus-ci.com/task/" + id
 	}
@@ -102,7 +104,15 @@ func jenkins(get Lookup, _ time.Time) *System {
 	if get("JENKINS_URL") == "" || get("BUILD_NUMBER") == "" {
 		return nil
 	}
-	return &System{Name: "Jenkins", Job: get("JOB_NAME"), Page: get("BUILD_URL")}
+	return &System{Name: "Jenkins", Job: get("JOB_NAME"), Page: get("BUILD_URL"), ID: join("jenkins", get("JENKINS_URL"), get("BUILD_TAG"), get("EXECUTOR_NUMBER"))}
+}
+
+// join makes an ID of its parts, of which the last may not be missing.
+func join(parts ...string) string {
+	if parts[len(parts)-1] == "" {
+		return ""
+	}
+	return strings.Join(parts, "/")
 }
 
 // maxTimeout is beyond what any system gives a job, and keeps a product of nanoseconds from running over.

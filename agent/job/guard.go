@@ -45,7 +45,7 @@ func (g *Guard) Watch(j *Job) { g.tell("watch %d", j.ID()) }
 // Unwatch tells that a job has ended. What it left in the background lives on, as without a guard.
 func (g *Guard) Unwatch() { g.tell("unwatch") }
 
-// Remove has the guard remove a file or an empty directory in the end, those named last first.
+// Remove has the guard remove a file, or a directory with all that is in it, in the end.
 func (g *Guard) Remove(path string) { g.tell("remove %s", strconv.Quote(path)) }
 
 // tell needs no answer: a guard that is gone cannot be helped.
@@ -90,7 +90,7 @@ func RunGuard(r io.Reader, grace time.Duration) {
 	if watched != 0 {
 		endJob(watched, grace)
 	}
-	for i := len(remove) - 1; i >= 0; i-- {
-		os.Remove(remove[i])
+	for _, path := range remove {
+		os.RemoveAll(path)
 	}
 }

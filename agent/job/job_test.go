@@ -139,7 +139,6 @@ func parent() {
 	}
 	if dir := os.Getenv("JOB_TEST_REMOVE"); dir != "" {
 		guard.Remove(dir)
-		guard.Remove(filepath.Join(dir, "file \"with\" words"))
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, job.Signals()...)
@@ -162,11 +161,11 @@ func parent() {
 // TestGuard: when the process that runs a job is killed with its whole group, nothing is left: neither the job, be it one that
 // minds no SIGTERM at first, nor what it has in the background, nor the files.
 func TestGuard(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "private")
+	dir := filepath.Join(t.TempDir(), `private "with" words`)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, `file "with" words`), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, w, err := os.Pipe()

@@ -82,13 +82,13 @@ func (p *Publisher) serve(ctx context.Context, sink Sink, box *mailbox) {
 	}
 }
 
-// deliver tries again what may work later, unless there is something newer.
+// deliver tries again what may work later, unless there is something newer or somebody waits for the end.
 func deliver(ctx context.Context, sink Sink, r Report, box *mailbox) error {
 	for try := 1; ; try++ {
 		inner, cancel := context.WithTimeout(ctx, timeout)
 		err := sink.Publish(inner, r)
 		cancel()
-		if err == nil || try == tries || ctx.Err() != nil {
+		if err == nil || try == tries || ctx.Err() != nil || box.isClosed() {
 			return err
 		}
 		wait := time.NewTimer(pause)
@@ -128,6 +128,12 @@ func (b *mailbox) close() {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.wake()
+}
+
+func (b *mailbox) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
 }
 
 func (b *mailbox) wake() {

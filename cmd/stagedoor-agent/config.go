@@ -11,6 +11,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/stagedoor/stagedoor/agent"
+	"github.com/stagedoor/stagedoor/agent/ci"
+	"github.com/stagedoor/stagedoor/agent/hold"
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/internal/typo"
@@ -31,12 +34,44 @@ type config struct {
 	hostKey, hostCert    string
 	stateDir             string
 	labels               map[string]string
+	env                  []string // of sessions; nil: that of this process
 	logLevel, logFormat  string
+
+	when       string
+	clocks     hold.Settings
+	publishing publishing
+
+	ready *os.File // told once guests can enter; nil: nobody waits for that
+}
+
+// Values of --when.
+const (
+	whenAlways = "always"
+	whenDebug  = "debug"
+)
+
+// A clock is a flag for a field of hold.Settings: it tells a zero that was given
+// from none.
+type clock struct{ d *time.Duration }
+
+func (c clock) String() string { return "" }
+func (c clock) Type() string   { return "duration" }
+
+func (c clock) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return err
+	}
+	if d < 0 {
+		return errors.New("it is negative")
+	}
+	*c.d = hold.Exactly(d)
+	return nil
 }
 
 // addFlags makes a flag for every setting. Each is also a variable: --log-level
 // is STAGEDOOR_LOG_LEVEL.
-func (c *config) addFlags(f *pflag.FlagSet) {
+func (c *config) addFlags(f *pflag.FlagSet, logLevel string) {
 	f.SortFlags = false
 	f.StringVar(&c.gateway, "gateway", "", "`address` of the gateway: host, host:port or https://host; wss://host goes through a WebSocket at once")
 	f.StringVar(&c.gatewayFile, "gateway-file", "", "`file` with that address")
@@ -55,13 +90,19 @@ func (c *config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.hostCert, "host-certificate", "", "`file` with an OpenSSH host certificate for that key, in the name of the task")
 	f.StringVar(&c.stateDir, "state-dir", "", "`directory` that keeps the agent's keys between runs (default: new keys each time)")
 	f.StringToStringVar(&c.labels, "label", nil, "`name=value` that describes the host to the gateway; may be given several times")
-	f.StringVar(&c.logLevel, "log-level", "info", "one of "+strings.Join(logs.Levels, ", "))
+	f.StringVar(&c.when, "when", "", "always, or debug: only in a run that was started with the CI system's own debug switch, or with STAGEDOOR_DEBUG=1")
+	f.Var(clock{&c.clocks.Wait}, "wait", "how long a held job waits for its first guest; 0: not at all (default 10m)")
+	f.Var(clock{&c.clocks.Grace}, "grace", "how long it is held after the last guest has left, or has done anything (default 5m)")
+	f.Var(clock{&c.clocks.Hard}, "hard", "how long it is held at most, whoever is there (default 60m, and less where the job itself has less)")
+	c.publishing.addFlags(f)
+	f.StringVar(&c.logLevel, "log-level", logLevel, "one of "+strings.Join(logs.Levels, ", "))
 	f.StringVar(&c.logFormat, "log-format", "text", "one of "+strings.Join(logs.Formats, ", ")+"; auto is text on a terminal and JSON otherwise") // text: people read the logs of jobs
 }
 
 // exclusive are the settings with two sources: a flag for one silences the
 // variable of the other.
-var exclusive = map[string]string{"token": "token-file", "token-file": "token", "gateway": "gateway-file", "gateway-file": "gateway"}
+var exclusive = map[string]string{"token": "token-file", "token-file": "token", "gateway": "gateway-file", "gateway-file": "gateway",
+	"slack-token": "slack-token-file", "slack-token-file": "slack-token"}
 
 // load completes what the flags say by the environment and by files.
 func (c *config) load(f *pflag.FlagSet) error {
@@ -83,6 +124,12 @@ func (c *config) load(f *pflag.FlagSet) error {
 	if c.hostCert != "" && c.hostKey == "" && c.stateDir == "" {
 		return cli.UsageError("--host-certificate: it is for one key, so give that too with --host-key or --state-dir")
 	}
+	if err := c.publishing.check(); err != nil {
+		return err
+	}
+	if c.when != "" && c.when != whenAlways && c.when != whenDebug {
+		return cli.UsageError("--when: there is no %q; use always or debug", c.when)
+	}
 	if !slices.Contains(logs.Formats, c.logFormat) {
 		return cli.UsageError("--log-format: unknown format %q; use one of %s", c.logFormat, strings.Join(logs.Formats, ", "))
 	}
@@ -90,6 +137,16 @@ func (c *config) load(f *pflag.FlagSet) error {
 		return cli.UsageError("--log-level: %w", err)
 	}
 	return nil
+}
+
+// asked tells whether this run is to have a door. fallback is the --when that
+// counts where none was given.
+func (c *config) asked(system *ci.System, fallback string) bool {
+	when := c.when
+	if when == "" {
+		when = fallback
+	}
+	return when == whenAlways || system.Debug
 }
 
 // fromEnvironment sets each flag that was not given from its variable, if that
@@ -114,7 +171,7 @@ func fromEnvironment(f *pflag.FlagSet) error {
 // warnVariables warns of variables that are close to a setting. Others may be
 // somebody else's: a job has many.
 func warnVariables(f *pflag.FlagSet, stderr io.Writer) {
-	known := []string{"STAGEDOOR_TASK"}
+	known := []string{"STAGEDOOR_TASK", agent.ControlVariable, ci.DebugVariable}
 	f.VisitAll(func(flag *pflag.Flag) {
 		known = append(known, variableOf(flag))
 	})
@@ -131,7 +188,7 @@ func variableOf(flag *pflag.Flag) string {
 
 // withoutValue keeps the token out of errors.
 func withoutValue(flag string, err error) error {
-	if flag == "token" {
+	if flag == "token" || flag == "slack-token" || flag == "webhook" {
 		return errors.New("it cannot be read")
 	}
 	return err

@@ -6,20 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/agent"
+	"github.com/stagedoor/stagedoor/agent/ci"
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
-	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/tunnel"
 )
 
@@ -65,8 +68,10 @@ Exit status:
   6  refused for another reason, which the message says: another agent has used
      the token, for example`
 
-func newConnectCommand() *cobra.Command {
+func newConnectCommand(args []string) *cobra.Command {
 	var c config
+	var detach bool
+	var ready int
 	cmd := &cobra.Command{
 		Use:   "connect --gateway ADDRESS [flags]",
 		Short: "Dial a gateway and let guests in",
@@ -77,48 +82,54 @@ func newConnectCommand() *cobra.Command {
 				return err
 			}
 			warnVariables(cmd.Flags(), cmd.ErrOrStderr())
-			return c.connect(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			system := ci.Detect(os.Getenv)
+			if !c.asked(system, whenAlways) {
+				return nil
+			}
+			if detach {
+				return c.detach(cmd.Context(), args, system, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			c.ready = readyFile(ready)
+			return c.connect(cmd.Context(), system, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	c.addFlags(cmd.Flags())
+	f := cmd.Flags()
+	c.addFlags(f, "info")
+	f.BoolVar(&detach, "detach", false, "return once guests can enter, and stay in the background for the steps that follow")
+	f.IntVar(&ready, "ready", 0, "descriptor that is told when guests can enter")
+	f.MarkHidden("ready")
 	return cmd
 }
 
-func (c *config) connect(ctx context.Context, stdout, stderr io.Writer) error {
-	provider := currentProvider()
-	if c.token == "" && (provider == nil || c.gateway == "") {
-		fmt.Fprintln(stderr, "stagedoor-agent: no token (STAGEDOOR_TOKEN), so nobody gets access to this task")
-		return nil
-	}
-	if c.gateway == "" {
-		return cli.UsageError("there is a token, but no gateway: name it with --gateway or STAGEDOOR_GATEWAY")
-	}
-	if _, err := tunnel.ParseGateway(c.gateway); err != nil {
-		return cli.UsageError("%w", err)
-	}
-	if err := hideFromGuests(); err != nil {
-		return fmt.Errorf("keep the token from guests: %w", err)
-	}
-	host, err := c.agent(stderr)
+// connect lets guests in until ctx ends.
+func (c *config) connect(ctx context.Context, system *ci.System, stdout, stderr io.Writer) error {
+	d, err := c.open(ctx, &announcer{system: system, log: stderr, command: stdout, now: time.Now}, func() (place, error) { return claimPlace(system) })
 	if err != nil {
+		return unlessNoAccess(err, stderr)
+	}
+	if c.ready != nil {
+		go d.tellReady(c.ready)
+	}
+	select {
+	case <-ctx.Done():
+	case <-d.done:
+	}
+	err = d.close("the job was cancelled")
+	if err == nil && c.ready != nil {
+		os.Remove(d.place.log()) // of an agent in the background: it has nothing to say
+		os.Remove(filepath.Dir(d.place.base))
+	}
+	return unlessNoAccess(err, stderr)
+}
+
+// unlessNoAccess tells why nobody gets access, and makes no failure of that.
+func unlessNoAccess(err error, stderr io.Writer) error {
+	none, ok := errors.AsType[noAccess](err)
+	if !ok {
 		return err
 	}
-	defer host.Forges.Close()
-	host.Registered = (&announcer{stdout: stdout, stderr: stderr}).registered
-	if c.token == "" {
-		host.NewToken = c.newToken(provider)
-	}
-	// Whatever this process starts has no business with it.
-	os.Unsetenv("STAGEDOOR_TOKEN")
-	err = host.Run(ctx)
-	if missing, ok := errors.AsType[noPermission](err); ok {
-		fmt.Fprintf(stderr, "stagedoor-agent: nobody gets access to this task: %s\n", string(missing))
-		return nil
-	}
-	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
-		return nil
-	}
-	return withStatus(err)
+	fmt.Fprintf(stderr, "stagedoor-agent: %s\n", string(none))
+	return nil
 }
 
 // newToken asks a provider.
@@ -139,11 +150,7 @@ func (c *config) newToken(p *provider) func(context.Context) (string, error) {
 	}
 }
 
-func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
-	log, err := logs.New(stderr, c.logLevel, c.logFormat)
-	if err != nil {
-		return nil, err
-	}
+func (c *config) agent(log *slog.Logger) (*agent.Agent, error) {
 	roots, err := cli.LoadRoots(c.caFile)
 	if err != nil {
 		return nil, fmt.Errorf("--ca-file: %w", err)
@@ -167,6 +174,7 @@ func (c *config) agent(stderr io.Writer) (*agent.Agent, error) {
 		AcceptEnv:    c.acceptEnv,
 		HangupGrace:  c.hangupGrace,
 		Labels:       c.allLabels(),
+		Clocks:       c.clocks,
 		Logger:       log,
 	}
 	if roots != nil {
@@ -240,40 +248,6 @@ func checkDir(dir string) error {
 		return fmt.Errorf("%s is not a directory", dir)
 	}
 	return err
-}
-
-// announcer prints how guests enter, and again only when that has changed:
-// the agent registers anew whenever the link was lost.
-type announcer struct {
-	stdout, stderr io.Writer
-	last           agent.Registration
-}
-
-func (a *announcer) registered(r agent.Registration) {
-	if r.SSHCommand == "" {
-		fmt.Fprintln(a.stderr, "stagedoor-agent: the gateway gave no address that could be shown: ask its operator to set ssh.address")
-		return
-	}
-	if r.SSHCommand != a.last.SSHCommand {
-		fmt.Fprintln(a.stdout, r.SSHCommand)
-	}
-	if r.OneTimePassword != "" && r.OneTimePassword != a.last.OneTimePassword {
-		fmt.Fprintf(a.stderr, "stagedoor-agent: for one guest without a key, who is asked for it, the one-time password: %s\n", r.OneTimePassword)
-	}
-	if r.EndToEndCommand != "" && r.EndToEndCommand != a.last.EndToEndCommand {
-		a.endToEnd(r)
-	}
-	a.last = r
-}
-
-// endToEnd goes to standard error, where it finds its way into the job's log:
-// what reads standard output expects one command.
-func (a *announcer) endToEnd(r agent.Registration) {
-	fmt.Fprintf(a.stderr, "stagedoor-agent: end to end, so that the gateway sees no plaintext:\n  %s\n", r.EndToEndCommand)
-	if r.CertifiedCommand != "" {
-		fmt.Fprintf(a.stderr, "stagedoor-agent: the same for those whose known_hosts has the CA of the host certificate:\n  %s\n", r.CertifiedCommand)
-	}
-	fmt.Fprintf(a.stderr, "stagedoor-agent: host key there: %s\n", r.Fingerprint)
 }
 
 // withStatus gives an error the status that connectHelp promises for it.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +15,14 @@ import (
 	"github.com/stagedoor/stagedoor/cmd/internal/version"
 )
 
+// sessionName is what the program is called in guests' sessions.
+const sessionName = "stagedoor"
+
 func main() {
+	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == sessionName {
+		err := runSession(context.Background(), os.Args[1:], os.Stdout, os.Stderr)
+		os.Exit(cli.Status(sessionName, err, os.Stderr))
+	}
 	err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	os.Exit(cli.Status("stagedoor-agent", err, os.Stderr))
 }
@@ -24,7 +33,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		Short: "Make this machine reachable with ssh, through a Stagedoor gateway",
 	}
 	root.AddCommand(
-		cli.UntilSignal(newConnectCommand()),
+		newRunCommand(),
+		cli.UntilSignal(newConnectCommand(args)),
+		cli.UntilSignal(newHoldCommand()),
+	)
+	root.AddCommand(newVerbCommands()...)
+	root.AddCommand(
+		newGuardCommand(),
 		cli.VersionCommand("stagedoor-agent", version.String()),
 	)
 	return cli.Run(ctx, root, args, stdin, stdout, stderr)
