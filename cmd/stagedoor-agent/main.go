@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stagedoor/stagedoor/agent/pid1"
 	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/version"
 )
@@ -19,6 +20,7 @@ import (
 const sessionName = "stagedoor"
 
 func main() {
+	pid1.Run()
 	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == sessionName {
 		err := runSession(context.Background(), os.Args[1:], os.Stdout, os.Stderr)
 		os.Exit(cli.Status(sessionName, err, os.Stderr))
