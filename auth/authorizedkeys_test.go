@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
@@ -251,7 +252,7 @@ func TestLinesThatAreRefused(t *testing.T) {
 	if !padding {
 		t.Fatalf("%s leaves no bits over", stray)
 	}
-	stray = strayBits(stray) + "=="
+	stray = jwstest.StrayBits(stray) + "=="
 	n := append([]byte{0, 0}, new(big.Int).Lsh(big.NewInt(1), 2047).Bytes()...) // one zero byte too many
 	padded := base64.StdEncoding.EncodeToString(ssh.Marshal(struct {
 		Type string

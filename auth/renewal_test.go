@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 )
 
 const headerRenewal = `{"alg":"EdDSA","typ":"stagedoor-renewal+jwt"}`
@@ -89,7 +91,7 @@ func TestRenewalIsRefused(t *testing.T) {
 		return string(data)
 	}
 	signed := func(header string, change map[string]any) string {
-		return compact(header, claimsOf(change), withEdDSA(key))
+		return jwstest.Compact(header, claimsOf(change), jwstest.EdDSA(key))
 	}
 	if _, err := VerifyRenewal(keys, signed(headerRenewal, nil), noon); err != nil {
 		t.Fatal(err)
@@ -103,9 +105,9 @@ func TestRenewalIsRefused(t *testing.T) {
 		"a host token":     {token, "typ"},
 		"typ JWT":          {signed(headerEdDSA, nil), "typ"},
 		"no typ":           {signed(`{"alg":"EdDSA"}`, nil), "typ"},
-		"alg none":         {compact(`{"alg":"none","typ":"stagedoor-renewal+jwt"}`, claimsOf(nil), unsigned), "none"},
-		"HS256":            {compact(`{"alg":"HS256","typ":"stagedoor-renewal+jwt"}`, claimsOf(nil), withHS256(publicOf(key))), "HS256"},
-		"another key":      {compact(headerRenewal, claimsOf(nil), withEdDSA(newKey(t))), "signature"},
+		"alg none":         {jwstest.Compact(`{"alg":"none","typ":"stagedoor-renewal+jwt"}`, claimsOf(nil), jwstest.Unsigned), "none"},
+		"HS256":            {jwstest.Compact(`{"alg":"HS256","typ":"stagedoor-renewal+jwt"}`, claimsOf(nil), jwstest.HS256(publicOf(key))), "HS256"},
+		"another key":      {jwstest.Compact(headerRenewal, claimsOf(nil), jwstest.EdDSA(newKey(t))), "signature"},
 		"aud of a token":   {signed(headerRenewal, map[string]any{"aud": "stagedoor"}), "aud"},
 		"two audiences":    {signed(headerRenewal, map[string]any{"aud": []string{"stagedoor-renewal", "stagedoor"}}), "aud"},
 		"no aud":           {signed(headerRenewal, map[string]any{"aud": nil}), "aud"},

@@ -3,8 +3,6 @@ package auth
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -19,30 +17,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 var someSecret = []byte("0123456789abcdef0123456789abcdef")
-
-// compact writes a JWS by hand, as no library would.
-func compact(header, payload string, sign func(input []byte) []byte) string {
-	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
-	return input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input)))
-}
-
-func withEdDSA(key ed25519.PrivateKey) func([]byte) []byte {
-	return func(input []byte) []byte { return ed25519.Sign(key, input) }
-}
-
-func withHS256(secret []byte) func([]byte) []byte {
-	return func(input []byte) []byte {
-		mac := hmac.New(sha256.New, secret)
-		mac.Write(input)
-		return mac.Sum(nil)
-	}
-}
-
-func unsigned([]byte) []byte { return nil }
 
 const (
 	headerEdDSA = `{"alg":"EdDSA","typ":"JWT"}`
@@ -183,7 +162,7 @@ func keyAndConfusions(t testing.TB) (ed25519.PrivateKey, map[string][]byte) {
 func TestKeyConfusion(t *testing.T) {
 	key, confusions := keyAndConfusions(t)
 	for what, secret := range confusions {
-		raw := compact(headerHS256, claims(t, nil), withHS256(secret))
+		raw := jwstest.Compact(headerHS256, claims(t, nil), jwstest.HS256(secret))
 		for _, v := range []*TokenVerifier{verifierFor(publicOf(key)), verifierFor(publicOf(key), someSecret)} {
 			if token, err := v.Verify(t.Context(), raw); !errors.Is(err, ErrTokenInvalid) || token != nil {
 				t.Errorf("HS256 with the %s of %d keys: %v, %v", what, len(v.Keys), token, err)
@@ -191,7 +170,7 @@ func TestKeyConfusion(t *testing.T) {
 		}
 	}
 	// The other way round: an Ed25519 signature where a secret is configured.
-	raw := compact(headerEdDSA, claims(t, nil), withEdDSA(ed25519.NewKeyFromSeed(someSecret)))
+	raw := jwstest.Compact(headerEdDSA, claims(t, nil), jwstest.EdDSA(ed25519.NewKeyFromSeed(someSecret)))
 	if _, err := verifierFor(someSecret).Verify(t.Context(), raw); !errors.Is(err, ErrTokenInvalid) {
 		t.Errorf("EdDSA with the secret as seed: %v", err)
 	}
@@ -199,14 +178,14 @@ func TestKeyConfusion(t *testing.T) {
 
 func TestTokenIsRefused(t *testing.T) {
 	key := newKey(t)
-	sign := withEdDSA(key)
-	good := compact(headerEdDSA, claims(t, nil), sign)
+	sign := jwstest.EdDSA(key)
+	good := jwstest.Compact(headerEdDSA, claims(t, nil), sign)
 	if _, err := verifierFor(publicOf(key)).Verify(t.Context(), good); err != nil {
 		t.Fatal(err)
 	}
-	token := func(change map[string]any) string { return compact(headerEdDSA, claims(t, change), sign) }
-	header := func(h string) string { return compact(h, claims(t, nil), sign) }
-	payload := func(p string) string { return compact(headerEdDSA, p, sign) }
+	token := func(change map[string]any) string { return jwstest.Compact(headerEdDSA, claims(t, change), sign) }
+	header := func(h string) string { return jwstest.Compact(h, claims(t, nil), sign) }
+	payload := func(p string) string { return jwstest.Compact(headerEdDSA, p, sign) }
 	part := strings.Split(good, ".")
 	sec := func(d time.Duration) int64 { return noon.Add(d).Unix() }
 	renewal, err := MintRenewal(key, Renewal{Task: someTask, AgentKey: publicOf(key), IssuedAt: noon, Deadline: noon.Add(time.Hour)})
@@ -220,7 +199,7 @@ func TestTokenIsRefused(t *testing.T) {
 	for what, c := range map[string]struct{ raw, want string }{
 		"nothing":                          {"", "three parts"},
 		"a word":                           {"secret", "three parts"},
-		"alg none":                         {compact(`{"alg":"none"}`, claims(t, nil), unsigned), `"none"`},
+		"alg none":                         {jwstest.Compact(`{"alg":"none"}`, claims(t, nil), jwstest.Unsigned), `"none"`},
 		"alg None with a signature":        {header(`{"alg":"None"}`), `"None"`},
 		"alg empty":                        {header(`{"alg":""}`), `""`},
 		"alg missing":                      {header(`{"typ":"JWT"}`), `""`},
@@ -232,8 +211,8 @@ func TestTokenIsRefused(t *testing.T) {
 		"alg in the wrong case":            {header(`{"alg":"EDDSA"}`), `"EDDSA"`},
 		"alg under another name":           {header(`{"Alg":"EdDSA"}`), ""},
 		"a long alg":                       {header(`{"alg":"` + strings.Repeat("x", 10000) + `"}`), "algorithm"},
-		"another key":                      {compact(headerEdDSA, claims(t, nil), withEdDSA(newKey(t))), "signature"},
-		"a key of its own":                 {compact(`{"alg":"EdDSA","jwk":{"kty":"OKP","crv":"Ed25519","x":"`+pub+`"}}`, claims(t, nil), withEdDSA(newKey(t))), "signature"},
+		"another key":                      {jwstest.Compact(headerEdDSA, claims(t, nil), jwstest.EdDSA(newKey(t))), "signature"},
+		"a key of its own":                 {jwstest.Compact(`{"alg":"EdDSA","jwk":{"kty":"OKP","crv":"Ed25519","x":"`+pub+`"}}`, claims(t, nil), jwstest.EdDSA(newKey(t))), "signature"},
 		"no signature":                     {part[0] + "." + part[1] + ".", "signature"},
 		"signature cut off":                {good[:len(good)-4], ""},
 		"claims of another":                {part[0] + "." + strings.Split(token(map[string]any{"task": "root"}), ".")[1] + "." + part[2], "signature"},
@@ -247,7 +226,7 @@ func TestTokenIsRefused(t *testing.T) {
 		"quotes":                           {`"` + good + `"`, "do not belong"},
 		"padding":                          {good + "==", "do not belong"},
 		"trailing junk":                    {good + "A", ""},
-		"stray bits in the last letter":    {part[0] + "." + part[1] + "." + strayBits(part[2]), "do not belong"},
+		"stray bits in the last letter":    {part[0] + "." + part[1] + "." + jwstest.StrayBits(part[2]), "do not belong"},
 		"a null byte":                      {good + "\x00", "do not belong"},
 		"huge":                             {good + strings.Repeat("A", MaxTokenSize), "bytes long"},
 		"five parts":                       {"a.b.c.d.e", "three parts"},
@@ -335,9 +314,9 @@ func TestTokenThatNests(t *testing.T) {
 	key := newKey(t)
 	deep := strings.Repeat("[", 10000) + strings.Repeat("]", 10000)
 	for _, raw := range []string{
-		compact(`{"alg":"EdDSA","x":`+deep+`}`, claims(t, nil), withEdDSA(key)),
-		compact(headerEdDSA, `{"x":`+deep+`}`, withEdDSA(key)),
-		compact(headerEdDSA, `{"grant":`+deep+`}`, withEdDSA(key)),
+		jwstest.Compact(`{"alg":"EdDSA","x":`+deep+`}`, claims(t, nil), jwstest.EdDSA(key)),
+		jwstest.Compact(headerEdDSA, `{"x":`+deep+`}`, jwstest.EdDSA(key)),
+		jwstest.Compact(headerEdDSA, `{"grant":`+deep+`}`, jwstest.EdDSA(key)),
 	} {
 		if len(raw) > MaxTokenSize {
 			t.Fatalf("%d bytes are too many to test with", len(raw))
@@ -357,34 +336,26 @@ func decodeHeader(t testing.TB, raw string) string {
 	return string(header)
 }
 
-// strayBits changes bits of the last letter that belong to no byte: 64 bytes
-// leave four of them.
-func strayBits(signature string) string {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	last := strings.IndexByte(alphabet, signature[len(signature)-1])
-	return signature[:len(signature)-1] + string(alphabet[last|1])
-}
-
 // retype signs the claims of a token again, under typ JWT.
 func retype(raw string, sign func([]byte) []byte) string {
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
 	if err != nil {
 		panic(err)
 	}
-	return compact(headerEdDSA, string(payload), sign)
+	return jwstest.Compact(headerEdDSA, string(payload), sign)
 }
 
 func TestTokenForms(t *testing.T) {
 	key := newKey(t)
 	for what, raw := range map[string]string{
-		"no typ":              compact(`{"alg":"EdDSA"}`, claims(t, nil), withEdDSA(key)),
-		"typ in lower case":   compact(`{"alg":"EdDSA","typ":"jwt"}`, claims(t, nil), withEdDSA(key)),
-		"a key ID":            compact(`{"alg":"EdDSA","kid":"2026-03"}`, claims(t, nil), withEdDSA(key)),
-		"several audiences":   compact(headerEdDSA, claims(t, map[string]any{"aud": []string{"vault", "stagedoor"}}), withEdDSA(key)),
-		"more claims":         compact(headerEdDSA, claims(t, map[string]any{"iss": "ci", "sub": "repo", "ref": "main"}), withEdDSA(key)),
-		"no grant":            compact(headerEdDSA, claims(t, map[string]any{"grant": nil}), withEdDSA(key)),
-		"upper case task":     compact(headerEdDSA, claims(t, map[string]any{"task": "TASK-1234"}), withEdDSA(key)),
-		"times with fraction": compact(headerEdDSA, claims(t, map[string]any{"iat": float64(noon.Unix()) + 0.75}), withEdDSA(key)),
+		"no typ":              jwstest.Compact(`{"alg":"EdDSA"}`, claims(t, nil), jwstest.EdDSA(key)),
+		"typ in lower case":   jwstest.Compact(`{"alg":"EdDSA","typ":"jwt"}`, claims(t, nil), jwstest.EdDSA(key)),
+		"a key ID":            jwstest.Compact(`{"alg":"EdDSA","kid":"2026-03"}`, claims(t, nil), jwstest.EdDSA(key)),
+		"several audiences":   jwstest.Compact(headerEdDSA, claims(t, map[string]any{"aud": []string{"vault", "stagedoor"}}), jwstest.EdDSA(key)),
+		"more claims":         jwstest.Compact(headerEdDSA, claims(t, map[string]any{"iss": "ci", "sub": "repo", "ref": "main"}), jwstest.EdDSA(key)),
+		"no grant":            jwstest.Compact(headerEdDSA, claims(t, map[string]any{"grant": nil}), jwstest.EdDSA(key)),
+		"upper case task":     jwstest.Compact(headerEdDSA, claims(t, map[string]any{"task": "TASK-1234"}), jwstest.EdDSA(key)),
+		"times with fraction": jwstest.Compact(headerEdDSA, claims(t, map[string]any{"iat": float64(noon.Unix()) + 0.75}), jwstest.EdDSA(key)),
 	} {
 		token, err := verifierFor(publicOf(key)).Verify(t.Context(), raw)
 		if err != nil || token.Task != someTask || token.Audience != "stagedoor" || !token.IssuedAt.Equal(noon) {
@@ -396,7 +367,7 @@ func TestTokenForms(t *testing.T) {
 // A grant that is not there lets nobody in.
 func TestTokenWithoutGrantAdmitsNobody(t *testing.T) {
 	for _, change := range []map[string]any{{"grant": nil}, {"grant": map[string]any{}}, {"grant": map[string]any{"authorized_keys": nil}}} {
-		token, err := verifierFor(someSecret).Verify(t.Context(), compact(headerHS256, claims(t, change), withHS256(someSecret)))
+		token, err := verifierFor(someSecret).Verify(t.Context(), jwstest.Compact(headerHS256, claims(t, change), jwstest.HS256(someSecret)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,18 +475,18 @@ func TestSeveralKeys(t *testing.T) {
 // meant to be a token.
 func TestDecodeToken(t *testing.T) {
 	for _, alg := range []string{"EdDSA", "HS256", "ES256", "RS256"} {
-		raw := compact(`{"alg":"`+alg+`"}`, claims(t, map[string]any{"exp": 2, "iat": 1, "aud": "other"}), func([]byte) []byte { return []byte("any") })
+		raw := jwstest.Compact(`{"alg":"`+alg+`"}`, claims(t, map[string]any{"exp": 2, "iat": 1, "aud": "other"}), func([]byte) []byte { return []byte("any") })
 		if token, err := DecodeToken(raw); err != nil || token.Task != someTask {
 			t.Errorf("%s: %v, %v", alg, token, err)
 		}
 	}
 	for what, raw := range map[string]string{
-		"none":        compact(`{"alg":"none"}`, claims(t, nil), unsigned),
-		"no exp":      compact(headerEdDSA, claims(t, map[string]any{"exp": nil}), unsigned),
-		"no task":     compact(headerEdDSA, claims(t, map[string]any{"task": nil}), unsigned),
-		"bad grant":   compact(headerEdDSA, claims(t, map[string]any{"grant": map[string]any{"permissions": []string{"x"}}}), unsigned),
-		"renewal typ": compact(`{"alg":"EdDSA","typ":"stagedoor-renewal+jwt"}`, claims(t, nil), unsigned),
-		"white space": compact(headerEdDSA, claims(t, nil), unsigned) + "\n",
+		"none":        jwstest.Compact(`{"alg":"none"}`, claims(t, nil), jwstest.Unsigned),
+		"no exp":      jwstest.Compact(headerEdDSA, claims(t, map[string]any{"exp": nil}), jwstest.Unsigned),
+		"no task":     jwstest.Compact(headerEdDSA, claims(t, map[string]any{"task": nil}), jwstest.Unsigned),
+		"bad grant":   jwstest.Compact(headerEdDSA, claims(t, map[string]any{"grant": map[string]any{"permissions": []string{"x"}}}), jwstest.Unsigned),
+		"renewal typ": jwstest.Compact(`{"alg":"EdDSA","typ":"stagedoor-renewal+jwt"}`, claims(t, nil), jwstest.Unsigned),
+		"white space": jwstest.Compact(headerEdDSA, claims(t, nil), jwstest.Unsigned) + "\n",
 		"nothing":     "",
 	} {
 		if token, err := DecodeToken(raw); !errors.Is(err, ErrTokenInvalid) || token != nil {
@@ -537,7 +508,7 @@ func FuzzTokenVerify(f *testing.F) {
 			t.Fatalf("%v, %v", token, err)
 		}
 		// Signed for the fuzzer, so that it gets to the claims.
-		for _, raw := range []string{compact(header, payload, withEdDSA(key)), compact(header, payload, withHS256(someSecret))} {
+		for _, raw := range []string{jwstest.Compact(header, payload, jwstest.EdDSA(key)), jwstest.Compact(header, payload, jwstest.HS256(someSecret))} {
 			token, err := v.Verify(t.Context(), raw)
 			if err != nil {
 				testenv.CheckText(t, err)

@@ -3,8 +3,6 @@ package auth
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/auth/jwks"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
@@ -136,6 +135,8 @@ func TestTokenMatrix(t *testing.T) {
 		"files":   verifierFor(keys["EdDSA"].Public(), keys["ES256"].Public(), keys["RS256"].Public()),
 		"key set": s.verifier(t, "/keys"),
 	}
+	others := signingKeys(t)
+	others["RS256"] = rsaKeyOf(t, 2048)
 	verifiers["both"] = &TokenVerifier{Keys: verifiers["files"].Keys, KeySets: verifiers["key set"].KeySets, Now: s.clock.Now}
 	for kind, v := range verifiers {
 		for alg, key := range keys {
@@ -147,15 +148,15 @@ func TestTokenMatrix(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			public := publicPEM(t, key)
+			public := jwstest.PEM(key)
 			bad := map[string]string{
-				"alg none":              compact(`{"alg":"none"}`, claims(t, nil), unsigned),
-				"HS256 with the PEM":    compact(headerHS256, claims(t, nil), withHS256(public)),
-				"HS256, PEM trimmed":    compact(headerHS256, claims(t, nil), withHS256(bytes.TrimSpace(public))),
-				"HS256 with the DER":    compact(headerHS256, claims(t, nil), withHS256(der)),
-				"a key too short":       compact(`{"alg":"RS256","kid":"RS256"}`, claims(t, nil), withRS256(t, weak)),
-				"another key":           signJWT(t, signingKeys(t)[alg], claims(t, nil)),
-				"a kid that is unknown": compact(`{"alg":"EdDSA","kid":"new"}`, claims(t, nil), withEdDSA(newKey(t))),
+				"alg none":              jwstest.Compact(`{"alg":"none"}`, claims(t, nil), jwstest.Unsigned),
+				"HS256 with the PEM":    jwstest.Compact(headerHS256, claims(t, nil), jwstest.HS256(public)),
+				"HS256, PEM trimmed":    jwstest.Compact(headerHS256, claims(t, nil), jwstest.HS256(bytes.TrimSpace(public))),
+				"HS256 with the DER":    jwstest.Compact(headerHS256, claims(t, nil), jwstest.HS256(der)),
+				"a key too short":       jwstest.Compact(`{"alg":"RS256","kid":"RS256"}`, claims(t, nil), jwstest.RS256(weak)),
+				"another key":           signJWT(t, others[alg], claims(t, nil)),
+				"a kid that is unknown": jwstest.Compact(`{"alg":"EdDSA","kid":"new"}`, claims(t, nil), jwstest.EdDSA(newKey(t))),
 				"wrong aud":             signed(map[string]any{"aud": "vault"}),
 				"future iat":            signed(map[string]any{"iat": noon.Add(time.Minute).Unix()}),
 				"future nbf":            signed(map[string]any{"nbf": noon.Add(time.Minute).Unix()}),
@@ -192,18 +193,6 @@ func signJWT(t testing.TB, key crypto.Signer, payload string) string {
 	return raw
 }
 
-func withRS256(t testing.TB, key *rsa.PrivateKey) func([]byte) []byte {
-	return func(input []byte) []byte {
-		digest := crypto.SHA256.New()
-		digest.Write(input)
-		signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, digest.Sum(nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return signature
-	}
-}
-
 // flip changes a character in the midst of the claims.
 func flip(raw string) string {
 	i := strings.IndexByte(raw, '.') + 20
@@ -217,7 +206,7 @@ func flip(raw string) string {
 // TestKeySetDown: that nothing can be verified is told apart from a token that is
 // bad, and who redirects does not choose the keys.
 func TestKeySetDown(t *testing.T) {
-	key := signingKeys(t)["ES256"]
+	key := jwstest.P256()
 	elsewhere := newKeySite(t)
 	elsewhere.publish(t, "/keys", key)
 	for what, fault := range map[string]http.HandlerFunc{
@@ -264,7 +253,7 @@ func TestKeySetDown(t *testing.T) {
 // TestKeySetRotation: a new key counts at once, and the old one ends with the
 // copy that has it.
 func TestKeySetRotation(t *testing.T) {
-	s, old, next := newKeySite(t), signingKeys(t)["ES256"], signingKeys(t)["ES256"]
+	s, old, next := newKeySite(t), jwstest.P256(), jwstest.P256()
 	s.publish(t, "/keys", old)
 	v := s.verifier(t, "/keys")
 	good := func(key crypto.Signer) error { _, err := v.Verify(t.Context(), mint(t, key)); return err }
@@ -284,7 +273,7 @@ func TestKeySetRotation(t *testing.T) {
 	}
 
 	// Renewed on demand, nobody is let in by the copy from before.
-	last := signingKeys(t)["ES256"].(*ecdsa.PrivateKey)
+	last := jwstest.P256()
 	s.publish(t, "/keys", last)
 	v.KeySets.Renew()
 	if err := good(next); !errors.Is(err, ErrTokenInvalid) {
@@ -298,7 +287,7 @@ func TestKeySetRotation(t *testing.T) {
 // TestKeySetsSideBySide: one that is down keeps nobody out whose key another has,
 // and does not make them wait.
 func TestKeySetsSideBySide(t *testing.T) {
-	s, key := newKeySite(t), signingKeys(t)["ES256"]
+	s, key := newKeySite(t), jwstest.P256()
 	s.publish(t, "/good", key)
 	asked := make(chan struct{}, 100)
 	held := testenv.NewTLSServer(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -6,9 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,17 +16,14 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
-// signingKeys are one of each kind that signs tokens.
+// signingKeys are one of each kind that signs tokens: the RSA key is always the same.
 func signingKeys(t testing.TB) map[string]crypto.Signer {
 	t.Helper()
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string]crypto.Signer{"EdDSA": newKey(t), "ES256": ec, "RS256": rsaKeyOf(t, 2048)}
+	return map[string]crypto.Signer{"EdDSA": newKey(t), "ES256": jwstest.P256(), "RS256": jwstest.RSA()}
 }
 
 func rsaKeyOf(t testing.TB, bits int) *rsa.PrivateKey {
@@ -41,15 +36,6 @@ func rsaKeyOf(t testing.TB, bits int) *rsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
-}
-
-func publicPEM(t testing.TB, key crypto.Signer) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 func mint(t testing.TB, key any) string {
@@ -68,8 +54,8 @@ func TestTokenKeysOfFilesAndDirectories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := writeFile(t, 0o644, append(append(publicPEM(t, keys["EdDSA"]), publicPEM(t, keys["ES256"])...), publicPEM(t, keys["RS256"])...), t.TempDir(), "all.pem")
-	writeFile(t, 0o644, append(publicPEM(t, keys["EdDSA"]), publicPEM(t, keys["ES256"])...), dir, "pair.pem")
+	all := writeFile(t, 0o644, append(append(jwstest.PEM(keys["EdDSA"]), jwstest.PEM(keys["ES256"])...), jwstest.PEM(keys["RS256"])...), t.TempDir(), "all.pem")
+	writeFile(t, 0o644, append(jwstest.PEM(keys["EdDSA"]), jwstest.PEM(keys["ES256"])...), dir, "pair.pem")
 	writeFile(t, 0o644, set, dir, "set.json")
 	writeFile(t, 0o600, append(someSecret, '\n'), dir, "secret")
 	// None of these is a key of ours.
@@ -100,7 +86,7 @@ func TestTokenKeysOfFilesAndDirectories(t *testing.T) {
 
 // TestTokenKeysRefused: one bad file in a directory fails all, and is named.
 func TestTokenKeysRefused(t *testing.T) {
-	good := publicPEM(t, newKey(t))
+	good := jwstest.PEM(newKey(t))
 	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -124,8 +110,8 @@ func TestTokenKeysRefused(t *testing.T) {
 		"a word":              {file(0o600, "todo"), "4 bytes"},
 		"an SSH key":          {file(0o644, line(newSigner(t).PublicKey(), "alice")), "SSH public key"},
 		"a private key":       {file(0o600, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "private key"},
-		"a weak key":          {file(0o644, string(publicPEM(t, rsaKeyOf(t, 1024)))), "1024 bits"},
-		"a key of P-384":      {file(0o644, string(publicPEM(t, ec))), "P-384"},
+		"a weak key":          {file(0o644, string(jwstest.PEM(rsaKeyOf(t, 1024)))), "1024 bits"},
+		"a key of P-384":      {file(0o644, string(jwstest.PEM(ec))), "P-384"},
 		"a bad second key":    {file(0o644, string(good)+"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), ""},
 		"rubbish behind":      {file(0o644, string(good)+"rubbish"), "PEM"},
 		"nothing":             {file(0o644, ""), "0 bytes"},
@@ -159,7 +145,7 @@ func TestTokenKeyDirectoriesRefused(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	writeFile(t, 0o644, publicPEM(t, newKey(t)), dir, "good.pem")
+	writeFile(t, 0o644, jwstest.PEM(newKey(t)), dir, "good.pem")
 	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 		t.Fatal(err)
 	}

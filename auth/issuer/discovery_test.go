@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
@@ -140,10 +141,10 @@ func TestIssuerRotates(t *testing.T) {
 	p.Algorithms = []string{"RS256", "EdDSA"}
 	v, clock := s.verifier(t, p)
 	wantGood(t, v, s.token(nil))
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	s.answers(nil, keysOf("2", key))
 	clock.Advance(time.Minute)
-	next := compact(`{"alg":"EdDSA","kid":"2"}`, string(marshal(s.claimsOf(nil))), func(input []byte) []byte { return sign(key, input) })
+	next := jwstest.Compact(`{"alg":"EdDSA","kid":"2"}`, string(marshal(s.claimsOf(nil))), func(input []byte) []byte { return sign(key, input) })
 	wantGood(t, v, next)
 	clock.Advance(time.Minute)
 	wantBad(t, v, s.token(nil), auth.ErrTokenInvalid, "not among those")
@@ -156,7 +157,7 @@ func TestUnknownKeyFlood(t *testing.T) {
 	for i := range 10 {
 		wg.Go(func() {
 			for j := range 10 {
-				token := compact(fmt.Sprintf(`{"alg":"RS256","kid":"%d-%d"}`, i, j), string(marshal(s.claimsOf(nil))), func([]byte) []byte { return make([]byte, 256) })
+				token := jwstest.Compact(fmt.Sprintf(`{"alg":"RS256","kid":"%d-%d"}`, i, j), string(marshal(s.claimsOf(nil))), func([]byte) []byte { return make([]byte, 256) })
 				if _, err := v.Verify(t.Context(), token); err == nil {
 					t.Error("accepted")
 				}
@@ -174,7 +175,7 @@ func TestUnknownKeyFlood(t *testing.T) {
 func TestBadTokensAskNobody(t *testing.T) {
 	s := newCI(t)
 	v, _ := s.verifier(t, simple())
-	for _, token := range []string{"", "a.b.c", compact(`{"alg":"none"}`, "{}", func([]byte) []byte { return nil }), strings.Repeat("a", 1<<20)} {
+	for _, token := range []string{"", "a.b.c", jwstest.Compact(`{"alg":"none"}`, "{}", func([]byte) []byte { return nil }), strings.Repeat("a", 1<<20)} {
 		wantBad(t, v, token, auth.ErrTokenInvalid, "")
 	}
 	if s.discovered.Load() != 0 {

@@ -3,10 +3,6 @@ package issuer
 import (
 	"crypto"
 	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/auth/jwks"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
@@ -40,27 +37,6 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
-}
-
-// rsaKey takes a while to make, so there is one.
-var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
-
-func newEd25519() ed25519.PrivateKey {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	return must(key, err)
-}
-
-// compact writes a token by hand.
-func compact(header, payload string, sign func(input []byte) []byte) string {
-	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
-	return input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input)))
-}
-
-func withRS256(key *rsa.PrivateKey) func([]byte) []byte {
-	return func(input []byte) []byte {
-		sum := sha256.Sum256(input)
-		return must(rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:]))
-	}
 }
 
 // A ci is the issuer of a CI provider: discovery document and keys by HTTPS.
@@ -95,7 +71,7 @@ func (s *ci) serve(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/jwks":
 		s.fetched.Add(1)
 		if keys == nil {
-			keys = keysOf("1", rsaKey())
+			keys = keysOf("1", jwstest.RSA())
 		}
 		keys(w, r)
 	default:
@@ -174,7 +150,7 @@ func (s *ci) token(change map[string]any) string {
 }
 
 func signed(payload string) string {
-	return compact(`{"typ":"JWT","alg":"RS256","kid":"1"}`, payload, withRS256(rsaKey()))
+	return jwstest.Compact(`{"typ":"JWT","alg":"RS256","kid":"1"}`, payload, jwstest.RS256(jwstest.RSA()))
 }
 
 func wantGood(t testing.TB, v *Verifier, token string) *Identity {

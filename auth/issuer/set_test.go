@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 )
 
 func TestSet(t *testing.T) {
@@ -72,7 +73,7 @@ func TestSet(t *testing.T) {
 // A token whose payload names one issuer is verified with that issuer's keys.
 func TestSetKeysApart(t *testing.T) {
 	a, b := newCI(t), newCI(t)
-	b.answers(nil, keysOf("1", newEd25519()))
+	b.answers(nil, keysOf("1", jwstest.Ed25519()))
 	va, _ := a.verifier(t, simple())
 	p := simple()
 	p.Name, p.Task, p.Algorithms = "other", "other-{job_id}", []string{"RS256", "EdDSA"}

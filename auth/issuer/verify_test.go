@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 )
 
 func TestVerify(t *testing.T) {
@@ -40,20 +41,20 @@ func TestSignature(t *testing.T) {
 	s := newCI(t)
 	v, _ := s.verifier(t, simple())
 	payload := string(must(json.Marshal(s.claimsOf(nil))))
-	wantBad(t, v, compact(`{"alg":"none"}`, payload, func([]byte) []byte { return nil }), auth.ErrTokenInvalid, "none")
-	wantBad(t, v, compact(`{"alg":"none","kid":"1"}`, payload, withRS256(rsaKey())), auth.ErrTokenInvalid, "none")
+	wantBad(t, v, jwstest.Compact(`{"alg":"none"}`, payload, func([]byte) []byte { return nil }), auth.ErrTokenInvalid, "none")
+	wantBad(t, v, jwstest.Compact(`{"alg":"none","kid":"1"}`, payload, jwstest.RS256(jwstest.RSA())), auth.ErrTokenInvalid, "none")
 
-	der := must(x509.MarshalPKIXPublicKey(rsaKey().Public()))
-	for _, secret := range [][]byte{der, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), x509.MarshalPKCS1PublicKey(&rsaKey().PublicKey), rsaKey().N.Bytes()} {
-		wantBad(t, v, compact(`{"alg":"HS256","kid":"1"}`, payload, func(input []byte) []byte {
+	der := must(x509.MarshalPKIXPublicKey(jwstest.RSA().Public()))
+	for _, secret := range [][]byte{der, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), x509.MarshalPKCS1PublicKey(&jwstest.RSA().PublicKey), jwstest.RSA().N.Bytes()} {
+		wantBad(t, v, jwstest.Compact(`{"alg":"HS256","kid":"1"}`, payload, func(input []byte) []byte {
 			mac := hmac.New(sha256.New, secret)
 			mac.Write(input)
 			return mac.Sum(nil)
 		}), auth.ErrTokenInvalid, "HS256")
 	}
 	// Algorithms are those of the profile, even if there is a key.
-	s.answers(nil, keysOf("1", newEd25519()))
-	wantBad(t, v, compact(`{"alg":"EdDSA","kid":"1"}`, payload, func(input []byte) []byte { return nil }), auth.ErrTokenInvalid, "EdDSA")
+	s.answers(nil, keysOf("1", jwstest.Ed25519()))
+	wantBad(t, v, jwstest.Compact(`{"alg":"EdDSA","kid":"1"}`, payload, func(input []byte) []byte { return nil }), auth.ErrTokenInvalid, "EdDSA")
 
 	token := s.token(nil)
 	wantBad(t, v, token[:len(token)-10]+"AAAAAAAAAA", auth.ErrTokenInvalid, "")
@@ -61,13 +62,13 @@ func TestSignature(t *testing.T) {
 }
 
 func TestEdDSA(t *testing.T) {
-	s, key := newCI(t), newEd25519()
+	s, key := newCI(t), jwstest.Ed25519()
 	s.answers(jsonOf(map[string]any{"issuer": s.URL, "jwks_uri": s.URL + "/jwks"}), keysOf("1", key))
 	p := simple()
 	p.Algorithms = []string{"EdDSA", "ES256"}
 	v, _ := s.verifier(t, p)
 	payload := string(must(json.Marshal(s.claimsOf(nil))))
-	wantGood(t, v, compact(`{"alg":"EdDSA","kid":"1"}`, payload, func(input []byte) []byte { return ed25519.Sign(key, input) }))
+	wantGood(t, v, jwstest.Compact(`{"alg":"EdDSA","kid":"1"}`, payload, func(input []byte) []byte { return ed25519.Sign(key, input) }))
 	wantBad(t, v, s.token(nil), auth.ErrTokenInvalid, "RS256")
 }
 
@@ -236,7 +237,7 @@ func TestTokenWithoutID(t *testing.T) {
 	}
 	// The header is not part of it: nor is the signature, which for ES256 anybody can change.
 	payload := string(must(json.Marshal(s.claimsOf(map[string]any{"jti": nil}))))
-	header := wantGood(t, v, compact(`{"alg":"RS256"}`, payload, withRS256(rsaKey())))
+	header := wantGood(t, v, jwstest.Compact(`{"alg":"RS256"}`, payload, jwstest.RS256(jwstest.RSA())))
 	if header.ID != a.ID {
 		t.Errorf("%q with another header, %q", header.ID, a.ID)
 	}

@@ -5,14 +5,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -29,22 +23,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rsaKey takes a while to make, so there are few.
-var rsaKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) })
-
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
 	return v
 }
-
-func newEd25519() ed25519.PrivateKey {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	return must(key, err)
-}
-
-func newP256() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
 // webKeyOf is a member of a set.
 func webKeyOf(id string, key crypto.Signer) map[string]any {
@@ -58,10 +42,6 @@ func webKeyOf(id string, key crypto.Signer) map[string]any {
 
 func setOf(keys ...map[string]any) []byte {
 	return must(json.Marshal(map[string]any{"keys": keys}))
-}
-
-func pemOf(key crypto.Signer) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(key.Public()))})
 }
 
 // sign makes a token by the book.
@@ -83,16 +63,6 @@ func sign(t testing.TB, id string, key crypto.Signer, payload string) string {
 		t.Fatal(err)
 	}
 	return must(must(signer.Sign([]byte(payload))).CompactSerialize())
-}
-
-// compact writes a token by hand, as no library would.
-func compact(header, payload string, sign func(input []byte) []byte) string {
-	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
-	return input + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(input)))
-}
-
-func withEdDSA(key ed25519.PrivateKey) func([]byte) []byte {
-	return func(input []byte) []byte { return ed25519.Sign(key, input) }
 }
 
 // A keyServer answers by HTTPS with what it is told to.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
@@ -28,7 +29,7 @@ func with(m map[string]any, change map[string]any) map[string]any {
 }
 
 func TestParse(t *testing.T) {
-	ed, ec, big := webKeyOf("a", newEd25519()), webKeyOf("b", newP256()), webKeyOf("c", rsaKey())
+	ed, ec, big := webKeyOf("a", jwstest.Ed25519()), webKeyOf("b", jwstest.P256()), webKeyOf("c", jwstest.RSA())
 	one, _ := json.Marshal(ed)
 	foreign := []map[string]any{
 		with(big, map[string]any{"use": "enc"}),
@@ -50,8 +51,8 @@ func TestParse(t *testing.T) {
 		"with algorithm":   {setOf(with(ed, map[string]any{"alg": "EdDSA"}), with(ec, map[string]any{"alg": "ES256", "key_ops": []string{"verify"}})), "a EdDSA, b ES256"},
 		"no use, no kid":   {setOf(with(big, map[string]any{"use": nil, "kid": nil})), " RS256"},
 		"others beside it": {setOf(append(foreign, big)...), "c RS256"},
-		"PEM":              {pemOf(rsaKey()), " RS256"},
-		"PEMs":             {append(pemOf(newEd25519()), pemOf(newP256())...), " EdDSA,  ES256"},
+		"PEM":              {jwstest.PEM(jwstest.RSA()), " RS256"},
+		"PEMs":             {append(jwstest.PEM(jwstest.Ed25519()), jwstest.PEM(jwstest.P256())...), " EdDSA,  ES256"},
 		// Certificates are not looked at, whatever is wrong with them.
 		"certificates": {setOf(with(big, map[string]any{"x5c": []string{"AAAA"}, "x5t": "??"})), "c RS256"},
 	} {
@@ -67,10 +68,10 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	ed, ec, big := webKeyOf("a", newEd25519()), webKeyOf("b", newP256()), webKeyOf("c", rsaKey())
+	ed, ec, big := webKeyOf("a", jwstest.Ed25519()), webKeyOf("b", jwstest.P256()), webKeyOf("c", jwstest.RSA())
 	weak := webKeyOf("weak", weakRSA())
-	private := must(jose.JSONWebKey{Key: newEd25519(), KeyID: "p"}.MarshalJSON())
-	privateRSA := must(jose.JSONWebKey{Key: rsaKey(), KeyID: "p"}.MarshalJSON())
+	private := must(jose.JSONWebKey{Key: jwstest.Ed25519(), KeyID: "p"}.MarshalJSON())
+	privateRSA := must(jose.JSONWebKey{Key: jwstest.RSA(), KeyID: "p"}.MarshalJSON())
 	secret := must(jose.JSONWebKey{Key: []byte("0123456789abcdef0123456789abcdef"), KeyID: "s"}.MarshalJSON())
 	for what, c := range map[string]struct {
 		data []byte
@@ -88,7 +89,7 @@ func TestParseRefuses(t *testing.T) {
 		"a member twice":      {[]byte(`{"keys":[{"kty":"RSA","kty":"OKP"}]}`), "key 1"},
 		"only others":         {setOf(with(big, map[string]any{"use": "enc"})), "no key"},
 		"a weak key":          {setOf(ed, weak), "1024 bits"},
-		"a weak key in PEM":   {pemOf(weakRSA()), "1024 bits"},
+		"a weak key in PEM":   {jwstest.PEM(weakRSA()), "1024 bits"},
 		"a giant key":         {setOf(with(big, map[string]any{"n": strings.Repeat("_w", 700)})), "too large"},
 		"exponent 1":          {setOf(with(big, map[string]any{"e": "AQ"})), "key 1"},
 		"exponent 2":          {setOf(with(big, map[string]any{"e": "Ag"})), "numbers"},
@@ -105,13 +106,13 @@ func TestParseRefuses(t *testing.T) {
 		"a shared secret":     {secret, "shared secret"},
 		"private in a set":    {setOf(ed, member(private)), "private"},
 		"too many":            {setOf(many(ed, maxKeys+1)...), "257 keys"},
-		"too many in PEM":     {[]byte(strings.Repeat(string(pemOf(newEd25519())), maxKeys+1)), "256 keys"},
-		"a private PEM":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(newEd25519()))}), "private"},
+		"too many in PEM":     {[]byte(strings.Repeat(string(jwstest.PEM(jwstest.Ed25519())), maxKeys+1)), "256 keys"},
+		"a private PEM":       {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(jwstest.Ed25519()))}), "private"},
 		"a certificate":       {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "PUBLIC KEY"},
 		"PEM of nothing":      {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")}), ""},
-		"PEM on other curve":  {pemOf(must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))), "P-384"},
-		"PEM and other text":  {append(pemOf(newEd25519()), "and so on"...), "PEM"},
-		"PEM that is cut off": {pemOf(newEd25519())[:60], "PEM"},
+		"PEM on other curve":  {jwstest.PEM(must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))), "P-384"},
+		"PEM and other text":  {append(jwstest.PEM(jwstest.Ed25519()), "and so on"...), "PEM"},
+		"PEM that is cut off": {jwstest.PEM(jwstest.Ed25519())[:60], "PEM"},
 	} {
 		keys, err := Parse(c.data)
 		if err == nil || keys != nil || !strings.Contains(err.Error(), c.want) {
@@ -143,8 +144,8 @@ func many(m map[string]any, n int) (list []map[string]any) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(setOf(webKeyOf("a", newEd25519()), webKeyOf("b", newP256()), webKeyOf("c", rsaKey())))
-	f.Add(pemOf(newEd25519()))
+	f.Add(setOf(webKeyOf("a", jwstest.Ed25519()), webKeyOf("b", jwstest.P256()), webKeyOf("c", jwstest.RSA())))
+	f.Add(jwstest.PEM(jwstest.Ed25519()))
 	f.Add([]byte(`{"kty":"oct","k":"AAAA"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := Parse(data)

@@ -12,11 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stagedoor/stagedoor/auth/internal/jws/jwstest"
 	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 func TestRotation(t *testing.T) {
-	old, next := newEd25519(), newEd25519()
+	old, next := jwstest.Ed25519(), jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("old", old))
 	set, clock := server.set(t)
 	oldToken, nextToken := sign(t, "old", old, "{}"), sign(t, "next", next, "{}")
@@ -36,7 +37,7 @@ func TestRotation(t *testing.T) {
 
 // The same kid, another key: as after an accident, and for keys without a kid.
 func TestRotationWithoutID(t *testing.T) {
-	old, next := newEd25519(), newEd25519()
+	old, next := jwstest.Ed25519(), jwstest.Ed25519()
 	server := newKeyServer(t, with(webKeyOf("", old), map[string]any{"kid": nil}))
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "", old, "{}"))
@@ -47,7 +48,7 @@ func TestRotationWithoutID(t *testing.T) {
 }
 
 func TestRenewedInTheBackground(t *testing.T) {
-	old, next := newEd25519(), newEd25519()
+	old, next := jwstest.Ed25519(), jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("old", old))
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "old", old, "{}"))
@@ -71,17 +72,17 @@ func TestRenewedInTheBackground(t *testing.T) {
 
 // A copy that nobody has asked for in a long time is not believed unseen.
 func TestIdleSetAsksFirst(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "1", key, "{}"))
-	server.publish(webKeyOf("2", newEd25519()))
+	server.publish(webKeyOf("2", jwstest.Ed25519()))
 	clock.Advance(20 * time.Minute)
 	wantBad(t, set, sign(t, "1", key, "{}"), "not among those")
 }
 
 func TestUnknownKeyFlood(t *testing.T) {
-	key, mallory := newEd25519(), newEd25519()
+	key, mallory := jwstest.Ed25519(), jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	flood := func() {
@@ -89,7 +90,7 @@ func TestUnknownKeyFlood(t *testing.T) {
 		for i := range 10 {
 			wg.Go(func() {
 				for j := range 20 {
-					token := compact(fmt.Sprintf(`{"alg":"EdDSA","kid":"%d-%d"}`, i, j), "{}", withEdDSA(mallory))
+					token := jwstest.Compact(fmt.Sprintf(`{"alg":"EdDSA","kid":"%d-%d"}`, i, j), "{}", jwstest.EdDSA(mallory))
 					if _, err := set.Verify(t.Context(), token); err == nil {
 						t.Error("accepted")
 					}
@@ -105,14 +106,14 @@ func TestUnknownKeyFlood(t *testing.T) {
 	server.wantRequests(t, 2)
 	// A wrong signature by a key that is known does not ask for another copy.
 	clock.Advance(time.Minute)
-	wantBad(t, set, compact(`{"alg":"EdDSA","kid":"1"}`, "{}", withEdDSA(mallory)), "signature")
+	wantBad(t, set, jwstest.Compact(`{"alg":"EdDSA","kid":"1"}`, "{}", jwstest.EdDSA(mallory)), "signature")
 	server.wantRequests(t, 2)
 	wantGood(t, set, sign(t, "1", key, "{}"))
 	server.wantRequests(t, 2)
 }
 
 func TestOneRequestForAll(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t)
 	asked, release := make(chan struct{}), make(chan struct{})
 	server.answers(func(w http.ResponseWriter, _ *http.Request) {
@@ -135,7 +136,7 @@ func TestOneRequestForAll(t *testing.T) {
 // Who hangs up must not take the attempt along that others wait for, or that
 // they may not repeat for a while.
 func TestHangUp(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t)
 	asked, release := make(chan struct{}), make(chan struct{})
 	server.answers(func(w http.ResponseWriter, _ *http.Request) {
@@ -161,7 +162,7 @@ func TestHangUp(t *testing.T) {
 }
 
 func TestDownAtFirst(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t)
 	server.fails(http.StatusServiceUnavailable)
 	var logged lockedBuffer
@@ -182,7 +183,7 @@ func TestDownAtFirst(t *testing.T) {
 }
 
 func TestStaleCopy(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	token := sign(t, "1", key, "{}")
@@ -204,7 +205,7 @@ func TestStaleCopy(t *testing.T) {
 
 // Who signs in must not wait again and again for an end that is down.
 func TestSlowOutage(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	token := sign(t, "1", key, "{}")
@@ -232,7 +233,7 @@ func TestSlowOutage(t *testing.T) {
 // What comes back is never worse than the copy.
 func TestBadAnswers(t *testing.T) {
 	elsewhere := newKeyServer(t)
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	elsewhere.publish(webKeyOf("mallory", key))
 	answers := map[string]struct {
 		answer http.HandlerFunc
@@ -251,7 +252,7 @@ func TestBadAnswers(t *testing.T) {
 		"nothing":               {func(http.ResponseWriter, *http.Request) {}, "key set"},
 		"an empty set":          {func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"keys":[]}`)) }, "no key"},
 		"only weak keys":        {func(w http.ResponseWriter, _ *http.Request) { w.Write(setOf(webKeyOf("1", weakRSA()))) }, "1024 bits"},
-		"PEM":                   {func(w http.ResponseWriter, _ *http.Request) { w.Write(pemOf(key)) }, "key set"},
+		"PEM":                   {func(w http.ResponseWriter, _ *http.Request) { w.Write(jwstest.PEM(key)) }, "key set"},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			w.Write(setOf(webKeyOf("1", key))[:50])
@@ -278,7 +279,7 @@ func TestBadAnswers(t *testing.T) {
 			} else {
 				testenv.CheckText(t, err)
 			}
-			good := newEd25519()
+			good := jwstest.Ed25519()
 			server.publish(webKeyOf("good", good))
 			clock.Advance(time.Minute)
 			wantGood(t, set, sign(t, "good", good, "{}"))
@@ -305,7 +306,7 @@ func TestSlowAnswer(t *testing.T) {
 		server := newKeyServer(t)
 		server.answers(answer)
 		set, _ := server.set(t, func(o *Options) { o.Timeout = 100 * time.Millisecond })
-		if err := wantBad(t, set, sign(t, "1", newEd25519(), "{}"), "within 100ms"); !errors.Is(err, ErrUnavailable) {
+		if err := wantBad(t, set, sign(t, "1", jwstest.Ed25519(), "{}"), "within 100ms"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -313,7 +314,7 @@ func TestSlowAnswer(t *testing.T) {
 
 // One key that is no good does not take the others of an issuer along.
 func TestWeakKeyIsPassedOver(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("weak", weakRSA()), webKeyOf("1", key))
 	var logged lockedBuffer
 	set, _ := server.set(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
@@ -324,7 +325,7 @@ func TestWeakKeyIsPassedOver(t *testing.T) {
 }
 
 func TestNotModified(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t)
 	asked := make(chan string, 10)
 	server.answers(func(w http.ResponseWriter, r *http.Request) {
@@ -348,7 +349,7 @@ func TestNotModified(t *testing.T) {
 
 // An ETag is of one URL: elsewhere it may be that of other keys.
 func TestNotModifiedElsewhere(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t)
 	asked := make(chan string, 10)
 	server.answers(func(w http.ResponseWriter, r *http.Request) {
@@ -371,7 +372,7 @@ func TestNotModifiedElsewhere(t *testing.T) {
 }
 
 func TestClockSetBack(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	set, clock := server.set(t)
 	wantGood(t, set, sign(t, "1", key, "{}"))
@@ -393,7 +394,7 @@ func TestClose(t *testing.T) {
 	set, clock := server.set(t, func(o *Options) { o.Timeout = time.Hour }) // ended by Close alone
 	done := make(chan error)
 	go func() {
-		_, err := set.Verify(t.Context(), sign(t, "1", newEd25519(), "{}"))
+		_, err := set.Verify(t.Context(), sign(t, "1", jwstest.Ed25519(), "{}"))
 		done <- err
 	}()
 	<-asked
@@ -402,7 +403,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	clock.Advance(time.Hour)
-	wantBad(t, set, sign(t, "1", newEd25519(), "{}"), "")
+	wantBad(t, set, sign(t, "1", jwstest.Ed25519(), "{}"), "")
 	if err := set.Refresh(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
@@ -411,11 +412,11 @@ func TestClose(t *testing.T) {
 }
 
 func TestUseDuringClose(t *testing.T) {
-	server := newKeyServer(t, webKeyOf("1", newEd25519()))
+	server := newKeyServer(t, webKeyOf("1", jwstest.Ed25519()))
 	set, _ := server.set(t)
 	var wg sync.WaitGroup
 	for range 10 {
-		wg.Go(func() { set.Verify(t.Context(), sign(t, "1", newEd25519(), "{}")) })
+		wg.Go(func() { set.Verify(t.Context(), sign(t, "1", jwstest.Ed25519(), "{}")) })
 		wg.Go(func() { set.Refresh(t.Context()) })
 	}
 	set.Close()
@@ -463,7 +464,7 @@ func TestQueryIsKeptQuiet(t *testing.T) {
 }
 
 func TestHTTPToLoopback(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(setOf(webKeyOf("1", key))) }))
 	defer server.Close()
 	set, err := New(server.URL, &Options{AllowLoopbackHTTP: true})
@@ -475,7 +476,7 @@ func TestHTTPToLoopback(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	server := newKeyServer(t, webKeyOf("1", newEd25519()))
+	server := newKeyServer(t, webKeyOf("1", jwstest.Ed25519()))
 	set, _ := server.set(t, func(o *Options) { o.RootCAs = nil })
 	if err := set.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown authority: %v", err)
@@ -484,7 +485,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestResolved(t *testing.T) {
-	key := newEd25519()
+	key := jwstest.Ed25519()
 	server := newKeyServer(t, webKeyOf("1", key))
 	at, failure := server.URL, error(nil)
 	resolve := func(ctx context.Context) (string, error) {
