@@ -51,7 +51,8 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 		return splice.Conn{}, err
 	}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
-	c, chans, reqs, err := ssh.NewClientConn(stream, string(g.task), hostClientConfig(g.task, reg.hostKey, g.hostVersion()))
+	meter := splice.NewMeter(stream)
+	c, chans, reqs, err := ssh.NewClientConn(meter, string(g.task), hostClientConfig(g.task, reg.hostKey, g.hostVersion()))
 	if err == nil && !stop() {
 		err = ctx.Err()
 		go ssh.DiscardRequests(reqs)
@@ -61,7 +62,7 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 		stream.Close()
 		return splice.Conn{}, fmt.Errorf("the host of task %s did not let the gateway in: %w", g.task, err)
 	}
-	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream}, nil
+	return splice.Conn{Conn: c, Channels: chans, Requests: reqs, Closer: stream, Meter: meter}, nil
 }
 
 // endToEndOnly says how to reach a host that takes no guests who signed in here.

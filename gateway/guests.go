@@ -61,7 +61,8 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	c.SetDeadline(start.Add(settings.Limits.HandshakeTimeout))
 	a := &signIn{s: s, ctx: ctx, settings: settings, conn: c}
 	verdict := c.judge()
-	sc, chans, reqs, err := ssh.NewServerConn(nc, a.config())
+	meter := splice.NewMeter(nc)
+	sc, chans, reqs, err := ssh.NewServerConn(meter, a.config())
 	if err != nil {
 		a.refused(err)
 		verdict()
@@ -76,7 +77,7 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	g := newGuest(c, sc, settings)
 	g.log = s.log.With(g.labels()...)
 	g.activity = s.newActivity(g)
-	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc})
+	s.welcome(g, splice.Conn{Conn: sc, Channels: chans, Requests: reqs, Closer: nc, Meter: meter})
 }
 
 func newGuest(c *conn, sc *ssh.ServerConn, settings *Settings) *guest {

@@ -26,8 +26,10 @@ const slow = 8
 
 // A Budget bounds the bytes that stalled channels hold, for all joins of a
 // gateway together. A channel's direction is stalled when it has been waiting
-// for more than a second to pass one packet on, or trickles; it counts as 2 MiB.
-// When more than fits has been waiting for a tenth of that, it is not waited for.
+// for more than a second to pass one packet on, or trickles; it counts as 2 MiB, or
+// as its part of what its connection holds when a Meter says that this is more.
+// When more than fits has been waiting for a tenth of that, it is not waited for,
+// and neither is one that holds more than twice its window.
 // While the budget is exceeded, whoever has most stalled loses a channel first,
 // and of its channels the one that stalled last: so nobody who fills the gateway's
 // memory pushes out others, were it over a hundred connections. An owner (see
@@ -49,6 +51,7 @@ type Budget struct {
 // A load is a flow.
 type load interface {
 	owner() string
+	meter() *Meter       // of the connection that it comes from, or nil
 	stalledSince() int64 // in terms of clock; zero: it flows
 	passed() uint64      // packets
 	shed()               // does not block
@@ -137,17 +140,17 @@ func (b *Budget) keep(tick <-chan time.Time, now func() int64) {
 // sweep counts what is stalled and sheds what is too much.
 func (b *Budget) sweep(now int64) {
 	stalled := b.stalled(now)
-	used := int64(len(stalled)) * perFlow
+	used := sum(stalled)
 	shares := make(map[string]int64)
 	for _, s := range stalled {
 		if b.bytes > 0 && used > b.bytes {
 			if s.load.stalledSince() != 0 { // else its channel's other flow was shed
 				s.load.shed()
 			}
-			used -= perFlow
+			used -= s.bytes
 			continue
 		}
-		shares[s.load.owner()] += perFlow
+		shares[s.load.owner()] += s.bytes
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -157,24 +160,37 @@ func (b *Budget) sweep(now int64) {
 type stall struct {
 	load  load
 	since int64
-	rank  int // how many stalls of its owner are older
+	bytes int64
+	rank  int64 // what its owner's older stalls and this one hold
+}
+
+// isHeavy says that small packets fill its window many times over.
+func (s stall) isHeavy() bool { return s.bytes > 2*perFlow }
+
+func sum(stalls []stall) (bytes int64) {
+	for _, s := range stalls {
+		bytes += s.bytes
+	}
+	return bytes
 }
 
 // stalled returns what is stalled, in the order in which it is to be shed: by the
-// number of its owner's stalls that are older, which is the same as to take one
+// bytes that it and its owner's older stalls hold, which is the same as to take one
 // from whoever has most, time and again; of the same number the most recent first.
 func (b *Budget) stalled(now int64) []stall {
 	all := b.waiting(now)
-	patient := slices.DeleteFunc(slices.Clone(all), func(s stall) bool { return now-s.since < int64(b.delay) })
-	if b.bytes <= 0 || int64(len(all))*perFlow <= b.bytes {
+	patient := slices.DeleteFunc(slices.Clone(all), func(s stall) bool {
+		return now-s.since < int64(b.delay) && !s.isHeavy()
+	})
+	if b.bytes <= 0 || sum(all) <= b.bytes {
 		all = patient
 	}
 	slices.SortFunc(all, func(x, y stall) int { return cmp.Compare(x.since, y.since) })
-	seen := make(map[string]int)
+	seen := make(map[string]int64)
 	for i := range all {
 		owner := all[i].load.owner()
+		seen[owner] += all[i].bytes
 		all[i].rank = seen[owner]
-		seen[owner]++
 	}
 	slices.SortFunc(all, func(x, y stall) int {
 		return cmp.Or(cmp.Compare(y.rank, x.rank), cmp.Compare(y.since, x.since))
@@ -182,17 +198,31 @@ func (b *Budget) stalled(now int64) []stall {
 	return all
 }
 
-// waiting returns what has been waiting for a tenth of the delay or more.
+// waiting returns what has been waiting for a tenth of the delay or more, or is
+// heavy.
 func (b *Budget) waiting(now int64) []stall {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []stall
+	waiters := make(map[*Meter]int64) // by the connection that it comes from
 	for l, m := range b.loads {
-		if since := m.look(l, now, int64(b.delay)); since > 0 && now-since >= int64(b.delay)/10 {
+		since, meter := m.look(l, now, int64(b.delay)), l.meter()
+		waiters[meter] += 0
+		if since > 0 {
+			waiters[meter]++
 			all = append(all, stall{load: l, since: since})
 		}
 	}
-	return all
+	for meter, n := range waiters {
+		if n == 0 && meter != nil {
+			meter.rest()
+		}
+	}
+	for i := range all {
+		meter := all[i].load.meter()
+		all[i].bytes = max(perFlow, meter.held()/waiters[meter])
+	}
+	return slices.DeleteFunc(all, func(s stall) bool { return now-s.since < int64(b.delay)/10 && !s.isHeavy() })
 }
 
 func (b *Budget) add(l load) {

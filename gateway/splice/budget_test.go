@@ -19,10 +19,12 @@ type fakeLoad struct {
 	since int64
 	moved uint64
 	twin  *fakeLoad // the other flow of its channel
+	from  *Meter
 	shedN *[]string
 }
 
 func (l *fakeLoad) owner() string       { return l.whose }
+func (l *fakeLoad) meter() *Meter       { return l.from }
 func (l *fakeLoad) passed() uint64      { return l.moved }
 func (l *fakeLoad) stalledSince() int64 { return l.since }
 
@@ -315,6 +317,38 @@ func TestBudgetFreesMemory(t *testing.T) {
 	if b.Stalled() != perFlow {
 		t.Errorf("%d bytes are stalled", b.Stalled())
 	}
+}
+
+// TestBudgetOfSmallPackets: a window of single bytes takes fifty times the memory
+// of one of large packets, and is counted so. When nobody waits any more, nothing is.
+func TestBudgetOfSmallPackets(t *testing.T) {
+	b := stallBudget(2)
+	r := &wireRig{done: make(chan struct{})}
+	defer r.close(t)
+	var meter *Meter
+	guest, joinedGuest := connectPeerThrough(t, true, smallSocket)
+	host, joinedHost := connectPeerThrough(t, false, func(c net.Conn) net.Conn { meter = NewMeter(c); return meter })
+	joinedHost.Meter = meter
+	r.guest, r.host = guest, host
+	go func() {
+		defer close(r.done)
+		joinWith(joinedGuest, joinedHost, &Hooks{Budget: b}, defaultLimits)
+	}()
+	_, hostSide := r.openWire(t)
+	const size = window / 2
+	for sent := 0; sent < size; sent += 30000 { // more than sockets hold
+		r.host.send(dataMessage(hostSide, make([]byte, 30000)))
+	}
+	sweepUntil(t, b, "the stall", func() bool { return b.Stalled() > 0 })
+	if b.Stalled() != perFlow {
+		t.Errorf("half a window counts as %d bytes", b.Stalled())
+	}
+	single := slices.Repeat([][]byte{dataMessage(hostSide, []byte("x"))}, 1000)
+	for range 75 {
+		r.host.send(single...)
+	}
+	sweepUntil(t, b, "the channel to be shed", func() bool { return b.Stalled() == 0 })
+	record(r.host, "CLOSE")
 }
 
 // smallSocket makes the machine hold little of what is written to c: it may take

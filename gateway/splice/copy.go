@@ -13,6 +13,9 @@ import (
 // shed is called, which must not block, and must have src and dst fail.
 func (b *Budget) Copy(owner string, dst io.Writer, src io.Reader, moved func(int), shed func()) error {
 	c := &copying{whose: owner, cut: shed}
+	if m, ok := src.(measured); ok {
+		c.from = m.from
+	}
 	defer c.buffer.release()
 	b.add(c)
 	defer b.remove(c)
@@ -48,10 +51,12 @@ type copying struct {
 	since  atomic.Int64 // as in pump
 	chunks atomic.Uint64
 	cut    func()
+	from   *Meter
 	buffer buffer
 }
 
 func (c *copying) owner() string       { return c.whose }
+func (c *copying) meter() *Meter       { return c.from }
 func (c *copying) passed() uint64      { return c.chunks.Load() }
 func (c *copying) stalledSince() int64 { return c.since.Load() }
 func (c *copying) shed()               { c.cut() }

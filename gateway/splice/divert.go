@@ -18,7 +18,7 @@ func (o *opening) serve(f ServeFunc) {
 	j := o.l.j
 	j.channels.add()
 	defer j.channels.done()
-	nc := &servedChannel{NewChannel: o.nc, answer: sync.OnceFunc(func() { o.l.opening.remove(o.answered) })}
+	nc := &servedChannel{NewChannel: o.nc, from: o.l.conn.Meter, answer: sync.OnceFunc(func() { o.l.opening.remove(o.answered) })}
 	defer nc.answer()
 	defer j.rescue(nc.end)
 	f(j.serving, nc)
@@ -27,6 +27,7 @@ func (o *opening) serve(f ServeFunc) {
 // A servedChannel notes when it was answered.
 type servedChannel struct {
 	ssh.NewChannel
+	from     *Meter
 	answer   func()
 	accepted ssh.Channel
 }
@@ -35,8 +36,11 @@ type servedChannel struct {
 func (c *servedChannel) Accept() (ssh.Channel, <-chan *ssh.Request, error) {
 	defer c.answer()
 	ch, reqs, err := c.NewChannel.Accept()
-	c.accepted = ch
-	return ch, reqs, err
+	if err != nil {
+		return nil, nil, err
+	}
+	c.accepted = measured{ch, c.from}
+	return c.accepted, reqs, nil
 }
 
 // Reject refuses the channel.

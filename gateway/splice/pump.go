@@ -58,6 +58,7 @@ func (p *pump) run() {
 		// An error that comes with bytes is about the window adjustment that
 		// x/crypto could not send; what was received before is still there.
 		n, _ := p.src.Read(p.buffer.get())
+		p.f.meter().took(n)
 		p.since.Store(clock())
 		if n == 0 {
 			break
@@ -111,9 +112,11 @@ func (p *pump) discard() {
 	b := largeBuffers.Get().(*[largeBuffer]byte)
 	defer largeBuffers.Put(b)
 	for {
-		if n, _ := p.src.Read(b[:]); n == 0 {
+		n, _ := p.src.Read(b[:])
+		if n == 0 {
 			return
 		}
+		p.f.meter().took(n)
 	}
 }
 
@@ -152,6 +155,8 @@ func (f *flow) takeOver() {
 }
 
 func (f *flow) owner() string { return f.c.j.hooks.Owner }
+
+func (f *flow) meter() *Meter { return f.c.j.legs[f.from].conn.Meter }
 
 func (f *flow) passed() uint64 { return f.data.chunks.Load() + f.stderr.chunks.Load() }
 

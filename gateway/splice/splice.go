@@ -126,6 +126,10 @@ type Conn struct {
 	// Closer, if not nil, is closed right before ssh.Conn is: for a transport
 	// that ssh.Conn's own Close does not reach, or whose Close may block.
 	Closer io.Closer
+
+	// Meter, if not nil, is what ssh.Conn reads from, for a Budget to count what
+	// many small packets hold.
+	Meter *Meter
 }
 
 // Hooks watch and judge what passes through a join. Each field may be nil. They
@@ -176,6 +180,11 @@ type ChannelHooks struct {
 	// said is closed when that was written, or at once where nobody would see it.
 	// When the channel ends meanwhile, it may stay open.
 	Opened func(say func(text string) (said <-chan struct{}))
+
+	// Lost is called when the host's side of a session has ended without a word
+	// on how its program did, as when the host's connection is lost. What it
+	// returns is shown to the guest behind all output, on its stderr.
+	Lost func() (text string)
 
 	// Request is asked before a channel request is passed on, for each side in
 	// the order in which it goes out: exit-status after the output. An error
