@@ -8,11 +8,18 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
 )
 
 // explainTime bounds how long a guest may take to collect the reason why there
 // is nothing behind the door.
 const explainTime = 10 * time.Second
+
+// hostLost is what a guest reads whose host was there a moment ago.
+func hostLost(task auth.TaskID) string {
+	return fmt.Sprintf("the host of task %s is lost: its job was killed, or its connection broke", task)
+}
 
 // explain tells a signed-in guest why it cannot be taken to the host: a session
 // gets the reason on stderr and exit status 255, which is what ssh uses for its

@@ -110,3 +110,25 @@ func TestTimeIsOver(t *testing.T) {
 	}
 	eventually(t, "the tunnel has ended", func() bool { return strings.Contains(w.log.String(), `reason="the task's deadline has come"`) })
 }
+
+// TestHostIsLost: a guest whose host is killed reads so.
+func TestHostIsLost(t *testing.T) {
+	w := newWorld(t)
+	k := testenv.NewKey(t, w.dir, "alice")
+	relay := testenv.NewRelay(t, w.https)
+	w.startAgent(w.token("task-1", time.Now(), k), func(a *agent.Agent) { a.Gateway = relay.Addr() })
+	cmd := w.sshCommand("task-1", k, "echo in; exec sleep 1000")
+	var out logBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the guest is in", func() bool { return strings.Contains(out.String(), "in\n") })
+	relay.Cut()
+	if err := cmd.Wait(); err == nil {
+		t.Error("ssh ended well")
+	}
+	if want := "in\n\r\nstagedoor: the host of task task-1 is lost: its job was killed, or its connection broke\r\n"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("the guest reads %q", out.String())
+	}
+}

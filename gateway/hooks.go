@@ -95,6 +95,7 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 	fromGuest, fromHost := s.metrics.bytes.WithLabelValues("guest"), s.metrics.bytes.WithLabelValues("host")
 	return &splice.ChannelHooks{
 		Opened: func(say func(string) <-chan struct{}) { doing.say.Store(&say) },
+		Lost:   func() string { return fmt.Sprintf("\r\nstagedoor: %s\r\n", hostLost(g.task)) },
 		Request: func(from splice.Side, requestType string, payload []byte) error {
 			err := auth.AllowRequest(g.perms(), side(from), typ, requestType, payload)
 			if err != nil {

@@ -32,6 +32,7 @@ type flow struct {
 	held     []*ssh.Request // exit-status and exit-signal, until the output has gone
 	released bool           // held requests need not wait for the end of output
 	exited   bool           // one was passed on
+	lost     bool           // the guest was told that none will come
 
 	quietTimer *time.Timer // set with the first held request
 	quietSince uint64      // chunks passed when output became quiet
@@ -189,6 +190,9 @@ func (f *flow) next() func() {
 			f.held = f.held[1:]
 			f.busy = true
 			return func() { f.passRequest(r) }
+		case f.pumps == 0 && f.ended && !f.eof && f.isLost():
+			f.lost = true
+			return f.sayLost
 		case f.pumps == 0 && !f.eof && f.mayEOF():
 			f.eof = true
 			return func() { f.dst.CloseWrite() }

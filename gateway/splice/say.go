@@ -23,6 +23,14 @@ func (c *channel) say(text string) (said <-chan struct{}) {
 	return w.said
 }
 
+// isLost says whether the guest is to be told that the program's end will not be
+// known. c.mu is held.
+func (f *flow) isLost() bool {
+	return f.from == Host && f.c.session && f.c.started.Load() && !f.exited && !f.lost && f.c.hooks.Lost != nil
+}
+
+func (f *flow) sayLost() { f.dst.Stderr().Write([]byte(f.c.hooks.Lost())) }
+
 func (f *flow) say(w words) {
 	defer close(w.said)
 	f.dst.Stderr().Write([]byte(w.text))

@@ -40,3 +40,39 @@ func TestSay(t *testing.T) {
 	r.open(Guest, "direct-tcpip")
 	await(t, await(t, says, "the channel to be open")("hello"), "words for nobody")
 }
+
+// TestLost: a guest whose host goes without a word is told, behind all output, and
+// no other is.
+func TestLost(t *testing.T) {
+	lost := &Hooks{Channel: func(Side, string, []byte) (*ChannelHooks, error) {
+		return &ChannelHooks{Lost: func() string { return "lost" }}, nil
+	}}
+	for _, c := range []struct {
+		what string
+		end  func(r *rig, host end)
+		want string
+	}{
+		{"the connection was lost", func(r *rig, host end) { r.host.Close() }, "outlost"},
+		{"the channel was closed", func(r *rig, host end) { host.Close() }, "outlost"},
+		{"the program has ended", func(r *rig, host end) {
+			host.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{0}))
+			host.Close()
+		}, "out"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			r := newRig(t, lost)
+			guest, host := r.session()
+			start(t, guest, host)
+			host.Stderr().Write([]byte("out"))
+			b := make([]byte, 3)
+			if _, err := io.ReadFull(guest.Stderr(), b); err != nil {
+				t.Fatal(err)
+			}
+			c.end(r, host)
+			rest, _ := io.ReadAll(guest.Stderr())
+			if got := string(b) + string(rest); got != c.want {
+				t.Errorf("the guest reads %q, want %q", got, c.want)
+			}
+		})
+	}
+}
