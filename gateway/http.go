@@ -161,6 +161,9 @@ func (s *Server) webHandler() *http.ServeMux {
 	mux.HandleFunc("GET "+tunnel.WebSocketPath, s.unlessDraining(s.serveTunnelWebSocket))
 	mux.HandleFunc("GET "+GuestWebSocketPath, s.unlessDraining(s.serveGuestWebSocket))
 	mux.HandleFunc("GET /{$}", s.serveFrontPage)
+	mux.HandleFunc("GET /stagedoor.css", servePageFile("stagedoor.css"))
+	mux.HandleFunc("GET /stagedoor.svg", servePageFile("stagedoor.svg"))
+	mux.HandleFunc("GET /ci/gitlab.yml", s.serveGitLabTemplate)
 	mux.HandleFunc("GET /install", s.serveInstall)
 	mux.HandleFunc("GET /agents/{name}", s.serveAgent)
 	return mux
@@ -220,11 +223,6 @@ func (c websocketConn) LocalAddr() net.Addr  { return c.below.LocalAddr() }
 // Close closes the connection below at once: the closing handshake of a
 // WebSocket would wait for a peer that may be gone.
 func (c websocketConn) Close() error { return c.below.Close() }
-
-func (s *Server) serveFrontPage(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, "Stagedoor: SSH into running CI tasks.\n\n    %s\n", s.settings.Load().sshTo("TASK"))
-}
 
 // PrivateHandler serves /healthz (the process runs), /readyz (it takes new
 // connections) and /metrics, for a listener that only the operator reaches.
