@@ -126,6 +126,10 @@ type Conn struct {
 	// Closer, if not nil, is closed right before ssh.Conn is: for a transport
 	// that ssh.Conn's own Close does not reach, or whose Close may block.
 	Closer io.Closer
+
+	// Meter, if not nil, is what ssh.Conn reads from, for a Budget to count what
+	// many small packets hold.
+	Meter *Meter
 }
 
 // Hooks watch and judge what passes through a join. Each field may be nil. They
