@@ -64,6 +64,9 @@ type Options struct {
 	// tokens were used. Two gateways must not share it, except for one that drains
 	// with its successor. Default: none, and a restart forgets.
 	StateDir string
+	// Pressed is called when stalled channels hold half of Limits.BufferedBytes,
+	// and when they no longer do, for whoever can make room. Default: nobody.
+	Pressed func(bool)
 }
 
 // Server is a gateway. Its methods may be called at the same time.
@@ -133,7 +136,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		audit:      o.Audit,
 		blocks:     blocks,
 		throttle:   newThrottle(),
-		budget:     splice.NewBudget(settings.Limits.BufferedBytes),
+		budget:     splice.NewBudget(settings.Limits.BufferedBytes, o.Pressed),
 		webConns:   newConnQueue(),
 		listeners:  make(map[net.Listener]struct{}),
 		pending:    make(map[net.Conn]struct{}),

@@ -95,7 +95,8 @@ func (d *daemon) start(ctx context.Context) (settings gateway.Settings, err erro
 		return settings, err
 	}
 	d.fillPorts(&settings)
-	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir, Audit: d.audit}); err != nil {
+	var memory collector
+	if d.server, err = gateway.New(settings, gateway.Options{Logger: d.log, StateDir: d.config.StateDir, Audit: d.audit, Pressed: memory.press}); err != nil {
 		d.listeners.close()
 		return settings, err
 	}

@@ -38,6 +38,9 @@ type Budget struct {
 	bytes int64
 	delay time.Duration // how long a flow must have been stalled to be counted
 
+	pressed   func(bool) // may be nil
+	isPressed bool       // what it was told last; the keeper's
+
 	mu     sync.Mutex // guards what follows
 	loads  map[load]*mark
 	used   int64            // at the last sweep
@@ -79,10 +82,13 @@ func (m *mark) look(l load, now, delay int64) int64 {
 }
 
 // NewBudget returns a budget of so many bytes and starts the goroutine that
-// keeps it. Zero or less means no bound. Close ends it.
-func NewBudget(bytes int64) *Budget {
+// keeps it. Zero or less means no bound. Close ends it. pressed, which may be nil, is
+// called on that goroutine whenever half of the budget is in use, and when it is no
+// longer.
+func NewBudget(bytes int64, pressed func(bool)) *Budget {
 	ticker := time.NewTicker(sweepEvery)
 	b := newBudget(bytes)
+	b.pressed = pressed
 	b.stopped.Go(func() {
 		defer ticker.Stop()
 		b.keep(ticker.C, clock)
@@ -131,10 +137,20 @@ func (b *Budget) keep(tick <-chan time.Time, now func() int64) {
 		select {
 		case <-tick:
 			b.sweep(now())
+			b.press()
 		case <-b.stop:
 			return
 		}
 	}
+}
+
+// press tells of a change.
+func (b *Budget) press() {
+	is := b.bytes > 0 && b.Stalled() >= b.bytes/2
+	if is != b.isPressed && b.pressed != nil {
+		b.pressed(is)
+	}
+	b.isPressed = is
 }
 
 // sweep counts what is stalled and sheds what is too much.

@@ -368,12 +368,20 @@ func heap() int64 {
 
 // TestBudgetRunsAndCloses with its own clock.
 func TestBudgetRunsAndCloses(t *testing.T) {
-	b := NewBudget(perFlow)
+	pressed := make(chan bool, 2)
+	b := NewBudget(perFlow, func(is bool) { pressed <- is })
 	r := newRig(t, &Hooks{Budget: b})
 	guest, host := r.session()
 	start(t, guest, host)
 	go host.Write(noise(3 * window))
 	waitFor(t, "a stall", func() bool { return b.Stalled() > 0 })
+	if !await(t, pressed, "memory to be short") {
+		t.Error("memory is short with a full budget")
+	}
+	go io.Copy(io.Discard, guest)
+	if await(t, pressed, "memory not to be short") {
+		t.Error("memory is not short with an empty budget")
+	}
 	b.Close()
 	b.Close()
 	guest.Close()
