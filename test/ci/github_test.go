@@ -57,19 +57,11 @@ func (w *world) gitHubJob(t *testing.T, run string, env ...string) *gitHubJob {
 	g.env = append([]string{
 		"GITHUB_ACTIONS=true", "GITHUB_JOB=test", "GITHUB_RUN_ID=" + run, "GITHUB_RUN_ATTEMPT=1", "GITHUB_REPOSITORY=acme/app", "GITHUB_SERVER_URL=https://github.com",
 		"RUNNER_NAME=runner", "RUNNER_TEMP=" + g.temp, "GITHUB_STATE=" + g.state, "GITHUB_STEP_SUMMARY=" + filepath.Join(g.temp, "summary"), "TMPDIR=" + shortTempDir(t),
-		"STAGEDOOR_TOKEN=" + w.gitHubToken(run),
 	}, env...)
 	if err := os.WriteFile(g.state, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return g
-}
-
-// gitHubToken is an ID token of a job. Jobs that run side by side cannot all ask the
-// one endpoint of the issuer for theirs.
-func (w *world) gitHubToken(run string) string {
-	return w.issuer.Token("https://localhost", map[string]any{
-		"iss": w.issuer.URL + "/github", "repository_owner_id": "123456", "run_id": run, "check_run_id": "1", "actor": "alice", "actor_id": "583231", "event_name": "push"})
 }
 
 // step runs one of the two steps of the action, at a time when the job has fared so.
@@ -117,7 +109,9 @@ func (g *gitHubJob) pid() int {
 // testGitHub: people can enter while the job runs, and when it fails it waits for
 // them with what later steps have added to the environment. Then nothing is left.
 func testGitHub(t *testing.T, w *world) {
-	g := w.gitHubJob(t, "100", "RUNNER_DEBUG=1")
+	w.issuer.Job("request-secret", map[string]any{
+		"iss": w.issuer.URL + "/github", "repository_owner_id": "123456", "run_id": "100", "check_run_id": "1", "actor": "alice", "actor_id": "583231", "event_name": "push"})
+	g := w.gitHubJob(t, "100", "RUNNER_DEBUG=1", "ACTIONS_ID_TOKEN_REQUEST_URL="+w.issuer.URL+"/request?api-version=2.0", "ACTIONS_ID_TOKEN_REQUEST_TOKEN=request-secret")
 	if g.action.Runs.PostIf != "always()" || !strings.HasPrefix(g.action.Runs.Using, "node") {
 		t.Errorf("%+v", g.action.Runs)
 	}
@@ -129,12 +123,51 @@ func testGitHub(t *testing.T, w *world) {
 	if out := w.enter(t, "gh-100-1", "env"); strings.Contains(out, "INPUT_") || !strings.Contains(out, "GITHUB_JOB=test") {
 		t.Errorf("while the job runs: %s", out)
 	}
-	post := g.step(g.action.Runs.Post, "failure", "MARK=set", "STAGEDOOR_TOKEN="+w.gitHubToken("100"))
+	post := g.step(g.action.Runs.Post, "failure", "MARK=set")
 	if seen, status := post.isHeld("gh-100-1"); seen != sees(post.dir, "set") || status != 0 {
 		t.Errorf("post: status %d, seen %q", status, seen)
 	}
+	g.leavesNothing()
+}
+
+// leavesNothing looks for the agent in the background.
+func (g *gitHubJob) leavesNothing() {
+	g.t.Helper()
 	if err := syscall.Kill(g.pid(), 0); err == nil {
-		t.Error("the agent is still there")
+		g.t.Error("the agent is still there")
+		syscall.Kill(g.pid(), syscall.SIGKILL)
+	}
+}
+
+// testGitHubToken: a host token is good for one agent, which stays.
+func testGitHubToken(t *testing.T, w *world) {
+	g := w.gitHubJob(t, "102", "MARK=set")
+	g.with = map[string]string{"gateway": w.gateway, "when": "always", "token": w.token("task-102")}
+	main := g.step(g.action.Runs.Main, "success")
+	if status := main.ends(); status != 0 || !strings.Contains(main.output.String(), " task-102@localhost") {
+		t.Fatalf("main: status %d", status)
+	}
+	defer g.leavesNothing()
+	post := g.step(g.action.Runs.Post, "failure")
+	if seen, status := post.isHeld("task-102"); seen != sees(main.dir, "set") || status != 0 {
+		t.Errorf("post: status %d, seen %q", status, seen)
+	}
+}
+
+// testGitHubNotHeld: a job that has passed or was cancelled ends at once.
+func testGitHubNotHeld(t *testing.T, w *world) {
+	for i, jobStatus := range []string{"success", "cancelled"} {
+		task := fmt.Sprintf("task-20%d", i)
+		g := w.gitHubJob(t, "103")
+		g.with = map[string]string{"gateway": w.gateway, "when": "always", "token": w.token(task)}
+		if status := g.step(g.action.Runs.Main, "success").ends(); status != 0 || g.pid() == 0 {
+			t.Fatalf("main: status %d", status)
+		}
+		post := g.step(g.action.Runs.Post, jobStatus)
+		if status, output := post.ends(), post.output.String(); status != 0 || output != "" {
+			t.Errorf("%s: status %d: %s", jobStatus, status, output)
+		}
+		g.leavesNothing()
 	}
 }
 

@@ -26,8 +26,8 @@ func TestParts(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *world){
 			"GitLab": testGitLab, "GitLab, old runner": testOldGitLab, "GitLab runner": testGitLabRunner, "GitLab, not asked": testGitLabNotAsked,
 			"Buildkite": testBuildkite, "Buildkite, not held": testBuildkiteNotHeld,
-			"CircleCI": testCircleCI, "CircleCI orb": testCircleCIOrb, "Jenkins": testJenkins, "Cirrus": testCirrus, "shell": testShell,
-			"GitHub": testGitHub, "GitHub, not opened": testGitHubNotOpened, "GitHub runner": testGitHubRunner,
+			"CircleCI": testCircleCI, "CircleCI orb": testCircleCIOrb, "Jenkins": testJenkins, "Cirrus": testCirrus, "shell": testShell, "shell, no gateway": testShellNoGateway,
+			"GitHub": testGitHub, "GitHub, a host token": testGitHubToken, "GitHub, not held": testGitHubNotHeld, "GitHub, not opened": testGitHubNotOpened, "GitHub runner": testGitHubRunner,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -383,13 +383,35 @@ func testCirrus(t *testing.T, w *world) {
 
 // testShell: the command's status is that of the job.
 func testShell(t *testing.T, w *world) {
-	testenv.Need(t, "make")
 	j := w.job(t, "STAGEDOOR_TOKEN="+w.token("shell-1"), "MARK=set")
-	if err := os.WriteFile(filepath.Join(j.dir, "Makefile"), []byte("test:\n\t@echo testing; exit 3\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	j.start("sh", "-ec", snippet(t, w, "shell"))
+	j.start("sh", "-ec", j.withMakefile(snippet(t, w, "shell")))
 	if seen, status := j.isHeld("shell-1"); seen != sees(j.dir, "set") || status != 2 || !strings.Contains(j.output.String(), "testing\n") {
 		t.Errorf("status %d, seen %q", status, seen)
+	}
+}
+
+// withMakefile gives a job what a script of make test needs: tests that fail.
+func (j *job) withMakefile(script string) string {
+	j.t.Helper()
+	testenv.Need(j.t, "make")
+	if err := os.WriteFile(filepath.Join(j.dir, "Makefile"), []byte("test:\n\t@echo testing; exit 3\n"), 0o600); err != nil {
+		j.t.Fatal(err)
+	}
+	return script
+}
+
+// testShellNoGateway: the lines fail without a gateway; those that the page gives
+// for that case run the tests.
+func testShellNoGateway(t *testing.T, w *world) {
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(part(t, "docs/ci/shell.md"), -1)
+	for i, want := range []struct {
+		status int
+		runs   bool
+	}{{7, false}, {2, true}} { // 7 is curl's
+		j := w.job(t)
+		j.start("sh", "-ec", j.withMakefile(strings.ReplaceAll(blocks[i][1], "terminal.example.com", "localhost:1")))
+		if status := j.ends(); status != want.status || strings.Contains(j.output.String(), "testing\n") != want.runs {
+			t.Errorf("%s: status %d: %s", blocks[i][1], status, j.output.String())
+		}
 	}
 }
