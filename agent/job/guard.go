@@ -45,6 +45,10 @@ func (g *Guard) Watch(j *Job) { g.tell("watch %d", j.ID()) }
 // Unwatch tells that a job has ended. What it left in the background lives on, as without a guard.
 func (g *Guard) Unwatch() { g.tell("unwatch") }
 
+// Mark has the guard kill, when the job did not end by itself, every process that has this entry in its environment, such as
+// NAME=VALUE: what guests have started is in other process groups. On Linux alone a process can be found so.
+func (g *Guard) Mark(entry string) { g.tell("mark %s", strconv.Quote(entry)) }
+
 // Remove has the guard remove a file, or a directory with all that is in it, in the end.
 func (g *Guard) Remove(path string) { g.tell("remove %s", strconv.Quote(path)) }
 
@@ -63,6 +67,7 @@ func (g *Guard) Close() {
 	if g == nil {
 		return
 	}
+	g.tell("done")
 	g.mu.Lock()
 	g.w.Close()
 	g.mu.Unlock()
@@ -73,6 +78,7 @@ func (g *Guard) Close() {
 // goes on for longer than grace.
 func RunGuard(r io.Reader, grace time.Duration) {
 	var watched int
+	var mark string
 	var remove []string
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		word, rest, _ := strings.Cut(lines.Text(), " ")
@@ -81,6 +87,10 @@ func RunGuard(r io.Reader, grace time.Duration) {
 			watched, _ = strconv.Atoi(rest)
 		case "unwatch":
 			watched = 0
+		case "mark":
+			mark, _ = strconv.Unquote(rest)
+		case "done":
+			mark = ""
 		case "remove":
 			if path, err := strconv.Unquote(rest); err == nil {
 				remove = append(remove, path)
@@ -89,6 +99,9 @@ func RunGuard(r io.Reader, grace time.Duration) {
 	}
 	if watched != 0 {
 		endJob(watched, grace)
+	}
+	if mark != "" {
+		killMarked(mark)
 	}
 	for _, path := range remove {
 		os.RemoveAll(path)

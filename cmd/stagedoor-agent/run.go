@@ -167,7 +167,9 @@ func (r *runner) openDoor(ctx context.Context, env []string) []string {
 		return env
 	}
 	if r.history = r.writeHistory(); r.history != "" {
-		r.config.env = append(env[:len(env):len(env)], "HISTFILE="+r.history)
+		entry := "HISTFILE=" + r.history
+		r.config.env = append(env[:len(env):len(env)], entry)
+		r.guard.Mark(entry) // every session has it, and nothing else
 	}
 	d, err := r.open(ctx, &announcer{system: r.system, log: r.stderr, now: time.Now}, privatePlace)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/agent"
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/cmd/internal/cli"
 	"github.com/stagedoor/stagedoor/cmd/internal/logs"
 	"github.com/stagedoor/stagedoor/gateway"
 )
@@ -37,17 +38,23 @@ const tryPort = "2222"
 func newTryCommand() *cobra.Command {
 	var connect, verbose bool
 	cmd := &cobra.Command{
-		Use:   "try",
+		Use:   "try [flags] [-- COMMAND...]",
 		Short: "Run a gateway and an agent on this machine and enter it with ssh",
 		Long: "Try starts a gateway and an agent for the task \"demo\" on this machine, with nothing\n" +
 			"configured. It enters the task by itself with ssh and scp, through the gateway and\n" +
-			"end to end, and prints the commands with which you do. Only this machine can reach it.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			t := &try{stdin: cmd.InOrStdin(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), connect: connect, verbose: verbose}
+			"end to end, and prints the commands with which you do. Only this machine can reach it.\n\n" +
+			"With a command, as in stagedoor try -- false, the task is a CI job that runs it by\n" +
+			"stagedoor-agent run: when it fails, the job is held, and you can enter it.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && connect {
+				return cli.UsageError("--connect is for a try without a command")
+			}
+			t := &try{command: args, stdin: cmd.InOrStdin(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), connect: connect, verbose: verbose}
 			return t.run(cmd.Context())
 		},
 	}
+	cmd.Flags().SetInterspersed(false) // flags after the command are its own
 	cmd.Flags().BoolVar(&connect, "connect", false, "go straight into a shell on the task, and end with it")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the logs of the gateway and the agent")
 	return cmd
@@ -58,6 +65,7 @@ type try struct {
 	stdin            io.Reader
 	stdout, stderr   io.Writer
 	connect, verbose bool
+	command          []string // of a job; none: the task runs nothing
 
 	dir      string // for keys, and for the ssh configuration that it prints
 	dropDir  string // the task's working directory as guests see it
@@ -67,6 +75,8 @@ type try struct {
 	taskKey  ssh.Signer // the host key of the task, for this try
 	throwKey ssh.Signer
 	throwFor string // file of throwKey
+
+	certificate []byte // the gateway's, for HTTPS, in DER
 }
 
 func (t *try) run(ctx context.Context) error {
@@ -80,14 +90,21 @@ func (t *try) run(ctx context.Context) error {
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	registered := make(chan agent.Registration, 1)
-	if err := t.start(ctx, group, registered); err != nil {
+	host, err := t.start(ctx, group)
+	if err != nil {
 		return err
+	}
+	show := func() error { return t.runJob(ctx, host) }
+	if len(t.command) == 0 {
+		host.Registered = func(r agent.Registration) { sendOnce(registered, r) }
+		group.Go(func() error { return host.Run(ctx) })
+		show = func() error { return t.show(ctx, registered) }
 	}
 	group.Go(func() error {
 		defer cancel()
-		return t.show(ctx, registered)
+		return show()
 	})
-	err := group.Wait()
+	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -144,32 +161,33 @@ func tryDir() (string, error) {
 	return filepath.Join(home, ".local", "state", "stagedoor", "try"), nil
 }
 
-// start runs the gateway and the agent in group until ctx ends.
-func (t *try) start(ctx context.Context, group *errgroup.Group, registered chan<- agent.Registration) error {
+// start runs the gateway in group until ctx ends, and returns the agent for it,
+// which does not run yet.
+func (t *try) start(ctx context.Context, group *errgroup.Group) (*agent.Agent, error) {
 	level := "error" // what works is not worth a line
 	if t.verbose {
 		level = "info"
 	}
 	log, err := logs.New(t.stderr, level, "auto")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sshListener, err := listenTry()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	httpsListener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t.address = sshListener.Addr().String()
 	settings, token, roots, err := t.settings()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server, err := gateway.New(settings, gateway.Options{Logger: log.With("part", "gateway")})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	serve := func(f func(net.Listener) error, l net.Listener) {
 		group.Go(func() error {
@@ -185,17 +203,14 @@ func (t *try) start(ctx context.Context, group *errgroup.Group, registered chan<
 		<-ctx.Done()
 		return server.Close()
 	})
-	host := &agent.Agent{
-		Gateway:    httpsListener.Addr().String(),
-		Token:      token,
-		HostKey:    t.taskKey,
-		TLSConfig:  &tls.Config{RootCAs: roots},
-		Dir:        t.dropDir,
-		Logger:     log.With("part", "agent"),
-		Registered: func(r agent.Registration) { sendOnce(registered, r) },
-	}
-	group.Go(func() error { return host.Run(ctx) })
-	return nil
+	return &agent.Agent{
+		Gateway:   httpsListener.Addr().String(),
+		Token:     token,
+		HostKey:   t.taskKey,
+		TLSConfig: &tls.Config{RootCAs: roots},
+		Dir:       t.dropDir,
+		Logger:    log.With("part", "agent"),
+	}, nil
 }
 
 func sendOnce[T any](c chan<- T, v T) {
@@ -233,6 +248,7 @@ func (t *try) settings() (gateway.Settings, string, *x509.CertPool, error) {
 	if err != nil {
 		return none, "", nil, err
 	}
+	t.certificate = cert.Certificate[0]
 	now := time.Now()
 	token, err := auth.MintToken(tokenKey, auth.Token{
 		Task: tryTask, ID: rand.Text(), IssuedAt: now, Expires: now.Add(time.Hour),

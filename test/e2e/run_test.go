@@ -165,8 +165,11 @@ func (j *job) testFailed(t *testing.T) {
 
 // testNobodyComes takes the real clock: the job ends by itself. It does not wait for longer to be let in than for guests.
 func (j *job) testNobodyComes(t *testing.T) {
-	p := j.held("exec stagedoor-agent run --wait 1s -- sh -c 'until grep -q ssh_command ../job.json; do sleep 0.01; done; exit 9'")
+	p := j.start("exec stagedoor-agent run --wait 1s -- sh -c 'until grep -q [s]sh_command ../job.json; do sleep 0.01; done; exit 9'")
 	j.ends(p, 9)
+	if r := j.report(); r.Outcome == nil || r.Outcome.Result != "expired" {
+		t.Errorf("published at the end: %+v", r.Status)
+	}
 }
 
 // testCancelled: SIGTERM reaches the command, in the same way as without Stagedoor, and nobody holds a job that was cancelled.
@@ -202,9 +205,41 @@ func (j *job) testKilled(t *testing.T) {
 		return ok && n == 1 && strings.Contains(rest, "\n")
 	})
 	p.WaitFor("ssh -p ")
+	guest := testenv.StartClient(t, j.command("ssh", j.target(), "sleep 98765 >/dev/null 2>&1 & echo $!; wait"))
+	var sleep int
+	guest.WaitUntil("a process ID", func(s string) bool {
+		n, _ := fmt.Sscanf(s, "%d\n", &sleep)
+		return n == 1 && strings.Contains(s, "\n")
+	})
 	syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGKILL)
 	awaitGone(t, pid)
+	awaitGone(t, sleep)
 	j.leavesNothing()
+}
+
+// TestRunLosesGateway: the job is held by its own clocks, and ends with the status of its command.
+func TestRunLosesGateway(t *testing.T) {
+	w := newWorld(t)
+	j := newJob(t, w, "task-1")
+	p := j.start("exec stagedoor-agent run --wait 1s -- sh -c 'until test -e go; do sleep 0.01; done; exit 5'")
+	p.WaitFor("ssh -p ")
+	w.gateway.Kill()
+	mustDo(t, os.WriteFile(filepath.Join(j.home, "go"), nil, 0o600))
+	j.ends(p, 5)
+}
+
+// TestTryJob: a held failure on one's own machine, without a terminal.
+func TestTryJob(t *testing.T) {
+	cmd, _ := tryCommand(t, "--", "sh", "-c", "echo testing; exit 3")
+	out, err := cmd.CombinedOutput()
+	if testenv.ExitCode(err) != 3 {
+		t.Errorf("%v, want the status of the command", err)
+	}
+	for _, want := range []string{"testing\n", "failed with status 3\n", "\ndemo in " + cmd.Dir + "\n", "resumed by stagedoor-try"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
 }
 
 // testStory is the whole of it on two screens, the job's and the guest's.
