@@ -33,21 +33,26 @@ function asked() {
   return input('when') === 'always' || env.RUNNER_DEBUG === '1' || !['', '0', 'false'].includes(debug.toLowerCase());
 }
 
-// download returns what is at a URL. fetch knows no proxies, so those are curl's.
+// download returns what is at a URL. It goes on where it was cut off, as
+// curl does, whose proxies are: fetch knows none.
 async function download(url) {
   if (env.HTTPS_PROXY || env.https_proxy) {
     const curl = spawnSync('curl', ['-fsSL', '--retry', '3', url], { maxBuffer: 1 << 30 });
     if (curl.status === 0) return curl.stdout;
     throw new Error(`${url}: curl says: ${curl.error?.message ?? curl.stderr}`);
   }
+  const parts = []; // what is there already when a slow link is cut
   for (let tries = 1; ; tries++) {
     try {
-      const response = await fetch(url, { signal: AbortSignal.timeout(120_000) });
-      if (response.ok) return Buffer.from(await response.arrayBuffer());
-      throw new Error(`the gateway answers ${response.status}: ${(await response.text()).split('\n')[0]}`);
+      const have = parts.reduce((sum, part) => sum + part.length, 0);
+      const response = await fetch(url, { headers: have ? { Range: `bytes=${have}-` } : {}, signal: AbortSignal.timeout(120_000) });
+      if (!response.ok) throw new Error(`the gateway answers ${response.status}: ${(await response.text()).split('\n')[0]}`);
+      if (response.status !== 206) parts.length = 0;
+      for await (const part of response.body) parts.push(part);
+      return Buffer.concat(parts);
     } catch (error) {
-      if (tries === 3) throw new Error(`${url}: ${error.cause?.message ?? error.message}`);
-      await sleep(tries * 1000);
+      if (tries === 4) throw new Error(`${url}: ${error.cause?.message ?? error.message}`);
+      await sleep(tries * 500);
     }
   }
 }

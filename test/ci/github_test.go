@@ -1,7 +1,12 @@
 package ci_test
 
 import (
+	"crypto/sha256"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 // action is action.yml, as far as the runner needs it here.
@@ -220,5 +228,41 @@ func testGitHubRunner(t *testing.T, w *world) {
 	j.start("bash", "-e", hook)
 	if seen, status := j.isHeld("runner-7"); seen != sees(workspace, "set") || status != 0 {
 		t.Errorf("status %d, seen %q", status, seen)
+	}
+}
+
+// TestGitHubDownloadGoesOn: a gateway closes slow connections, so the action fetches
+// the rest by another.
+func TestGitHubDownloadGoesOn(t *testing.T) {
+	t.Parallel()
+	agent := "#!/bin/sh\necho \"ssh a-$1@localhost\"\n" + strings.Repeat("# an agent is larger than what is sent at once\n", 10000)
+	sum := sha256.Sum256([]byte(agent))
+	asked := make(chan string, 10) // the ranges
+	w := &world{t: t, dir: t.TempDir()}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/SHA256SUMS") {
+			fmt.Fprintf(rw, "%x  %s\n", sum, agentName())
+			return
+		}
+		asked <- r.Header.Get("Range")
+		if len(asked) == 1 {
+			rw.Header().Set("Content-Length", strconv.Itoa(len(agent)))
+			io.WriteString(rw, agent[:1000])
+			http.NewResponseController(rw).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		http.ServeContent(rw, r, "", time.Time{}, strings.NewReader(agent))
+	}))
+	t.Cleanup(server.Close)
+	w.write("cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	w.forge = &testenv.Forge{Server: server}
+	w.gateway = strings.TrimPrefix(server.URL, "https://")
+	g := w.gitHubJob(t, "1", "RUNNER_DEBUG=1")
+	main := g.step(g.action.Runs.Main, "success")
+	if status := main.ends(); status != 0 || !strings.Contains(main.output.String(), "ssh a-connect@localhost") {
+		t.Errorf("status %d", status)
+	}
+	if n, whole, rest := len(asked), <-asked, <-asked; n != 2 || whole != "" || rest != "bytes=1000-" {
+		t.Errorf("it asked %d times, for %q and %q", n, whole, rest)
 	}
 }
