@@ -262,7 +262,10 @@ func TestGitHubDownloadGoesOn(t *testing.T) {
 	if status := main.ends(); status != 0 || !strings.Contains(main.output.String(), "ssh a-connect@localhost") {
 		t.Errorf("status %d", status)
 	}
-	if n, whole, rest := len(asked), <-asked, <-asked; n != 2 || whole != "" || rest != "bytes=1000-" {
-		t.Errorf("it asked %d times, for %q and %q", n, whole, rest)
+	if n := len(asked); n != 2 {
+		t.Fatalf("it asked %d times", n)
+	}
+	if whole, rest := <-asked, <-asked; whole != "" || rest != "bytes=1000-" {
+		t.Errorf("it asked for %q and %q", whole, rest)
 	}
 }

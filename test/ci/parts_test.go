@@ -26,7 +26,7 @@ func TestParts(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *world){
 			"GitLab": testGitLab, "GitLab, old runner": testOldGitLab, "GitLab runner": testGitLabRunner, "GitLab, not asked": testGitLabNotAsked,
 			"Buildkite": testBuildkite, "Buildkite, not held": testBuildkiteNotHeld,
-			"CircleCI": testCircleCI, "CircleCI orb": testCircleCIOrb, "Jenkins": testJenkins, "Cirrus": testCirrus, "shell": testShell, "shell, no gateway": testShellNoGateway,
+			"CircleCI": testCircleCI, "CircleCI orb": testCircleCIOrb, "Jenkins": testJenkins, "Cirrus": testCirrus, "shell": testShell, "shell, one line": testShellOneLine, "shell, no gateway": testShellNoGateway,
 			"GitHub": testGitHub, "GitHub, a host token": testGitHubToken, "GitHub, not held": testGitHubNotHeld, "GitHub, not opened": testGitHubNotOpened, "GitHub runner": testGitHubRunner,
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -387,6 +387,19 @@ func testShell(t *testing.T, w *world) {
 	j.start("sh", "-ec", j.withMakefile(snippet(t, w, "shell")))
 	if seen, status := j.isHeld("shell-1"); seen != sees(j.dir, "set") || status != 2 || !strings.Contains(j.output.String(), "testing\n") {
 		t.Errorf("status %d, seen %q", status, seen)
+	}
+}
+
+// testShellOneLine: without a token nobody can enter, and the command runs as ever.
+func testShellOneLine(t *testing.T, w *world) {
+	j := w.job(t, "STAGEDOOR_INSTALL_DIR=bin")
+	j.start("sh", "-ec", j.withMakefile("curl -fsSL https://"+w.gateway+"/install | sh -s -- run -- make test"))
+	status, output := j.ends(), j.output.String()
+	if status != 2 || !strings.Contains(output, "testing\n") || !strings.Contains(output, "nobody gets access") || strings.Contains(output, "warning") {
+		t.Errorf("status %d: %s", status, output)
+	}
+	if _, err := os.Stat(filepath.Join(j.dir, "bin", "stagedoor-agent")); err != nil {
+		t.Error(err)
 	}
 }
 
