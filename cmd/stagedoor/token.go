@@ -48,6 +48,7 @@ type tokenOptions struct {
 	accounts       []string
 
 	oneTimePassword bool
+	held            *auth.GrantHold // nil: as the job says
 	permissions     []string
 	permitOpen      []string // as given; nil: anywhere
 	permitListen    []string
@@ -58,6 +59,7 @@ type tokenOptions struct {
 
 func newTokenCommand() *cobra.Command {
 	o := tokenOptions{source: source{File: os.Getenv("STAGEDOOR_CONFIG"), Installed: installedConfig}}
+	var held holdFlags
 	cmd := &cobra.Command{
 		Use:   "token --task TASK [--ttl DURATION] --authorized-keys FILE... [flags]",
 		Short: "Mint the token by which a host registers",
@@ -71,6 +73,10 @@ func newTokenCommand() *cobra.Command {
 				return cli.UsageError("unexpected argument %q; see %s --help", args[0], cmd.CommandPath())
 			}
 			o.authorizedKeys = append(o.authorizedKeys, args...)
+			var err error
+			if o.held, err = held.grant(cmd.Flags()); err != nil {
+				return err
+			}
 			return o.run(cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -85,6 +91,7 @@ func newTokenCommand() *cobra.Command {
 	f.StringSliceVar(&o.permissions, "permissions", nil, "what they may do: a `list` of "+strings.Join(shortPermissions(), ", ")+" (default all but gateway-ports)")
 	f.StringSliceVar(&o.permitOpen, "permit-open", nil, "where they may forward to: a `list` of host:port, or none (default anywhere)")
 	f.StringSliceVar(&o.permitListen, "permit-listen", nil, "what they may have the host listen on: a `list` of [host:]port, or none (default anything)")
+	held.add(f)
 	f.StringVar(&o.key, "key", "", "`file` with the signing key or the shared secret (default token_key in the state directory)")
 	f.StringVarP(&o.source.File, "config", "c", o.source.File, "configuration `file` of the gateway, for its state directory and audience")
 	addConfigFlags(f, func(key string) bool { return key == "state_dir" })
@@ -158,7 +165,7 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 			return nil, cli.UsageError("--account: %w", err)
 		}
 	}
-	grant.Accounts, grant.OneTimePassword = o.accounts, o.oneTimePassword
+	grant.Accounts, grant.OneTimePassword, grant.Hold = o.accounts, o.oneTimePassword, o.held
 	for _, s := range o.permissions {
 		name, err := parsePermission(s)
 		if err != nil {
