@@ -17,6 +17,9 @@ func (s *session) setControlEnviron(env *environ) {
 	if srv.agent == nil {
 		return
 	}
+	if s.term != nil {
+		env.setDefault("debian_chroot", string(srv.Task)) // the prompt of bash shows it on Debian and Ubuntu
+	}
 	if r := srv.agent.status().Reason; r != nil {
 		env.set("STAGEDOOR_COMMAND", r.Command.String())
 		env.set("STAGEDOOR_STATUS", fmt.Sprint(r.Status))
