@@ -120,7 +120,7 @@ func TestTokenByKeySet(t *testing.T) {
 		}
 	}
 	// A secret that is wrong is none of the sets' business.
-	if _, err := v.Verify(t.Context(), mint(t, []byte(strings.Repeat("x", 32)))); !errors.Is(err, ErrTokenInvalid) || s.requests() != 0 {
+	if _, err := v.Verify(t.Context(), mint(t, []byte(strings.Repeat("x", 32)))); !errors.Is(err, ErrTokenInvalid) || !strings.Contains(err.Error(), "signature is not by a key") || s.requests() != 0 {
 		t.Errorf("%v", err)
 	}
 }

@@ -24,7 +24,7 @@
 // [Options.Refresh] old, or when a token names a key that is not in it: that is
 // how a new key is found at once. A stranger who invents key names causes one
 // request per [Options.MinInterval] at most, for everybody together, and
-// nothing is kept of the names. While the other end is down, or hands out
+// nothing is kept of the names. (Ten, while there is no copy that counts.) While the other end is down, or hands out
 // garbage, the copy goes on counting for [Options.MaxStale].
 //
 // To rotate without downtime, publish the new key beside the old one, sign with

@@ -200,8 +200,12 @@ func (s *Set) attempt() chan struct{} {
 	if s.running != nil {
 		return s.running
 	}
+	interval := s.o.MinInterval
+	if s.age() >= s.o.MaxStale {
+		interval /= 10 // nobody gets in meanwhile
+	}
 	since := s.o.Now().Sub(s.attempted)
-	if s.closed || since >= 0 && since < s.o.MinInterval {
+	if s.closed || since >= 0 && since < interval {
 		return nil
 	}
 	return s.start()
