@@ -46,6 +46,7 @@ type guest struct {
 	accepted       chan struct{} // holds one for each connection that a forwarding has accepted
 	unsentRefusals atomic.Int64  // see refuse
 	refusals       atomic.Int64  // see refused
+	stay           stay
 
 	mu             sync.Mutex // guards the fields below
 	closed         bool       // the connection has ended: no channel may begin
@@ -101,6 +102,7 @@ func (g *guest) serve() {
 func (g *guest) end() {
 	g.nc.Close()
 	g.cancel()
+	g.endStay()
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
@@ -180,6 +182,12 @@ func (g *guest) handleChannel(_ *gliderlabs.Server, conn *ssh.ServerConn, nc ssh
 		return
 	}
 	defer g.endChannel()
+	give, err := g.takePlaces(nc.ChannelType())
+	if err != nil {
+		g.refuse(nc, err)
+		return
+	}
+	defer give()
 	switch nc.ChannelType() {
 	case "session":
 		ch, requests, err := nc.Accept()

@@ -63,7 +63,12 @@ func (g *guest) handleForward(r *ssh.Request) (ok bool, reply []byte) {
 
 // begin answers a request to listen and only then accepts connections: a client refuses those to a port that it was not told.
 func (g *guest) begin(r *ssh.Request, listen func(payload []byte) (l *listening, reply []byte, err error)) (bool, []byte) {
-	l, reply, err := listen(r.Payload)
+	var l *listening
+	var reply []byte
+	err := g.beginStay()
+	if err == nil {
+		l, reply, err = listen(r.Payload)
+	}
 	if err != nil {
 		g.refused("refused a global request", r.Type, err)
 		return false, nil

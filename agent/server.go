@@ -80,6 +80,7 @@ type Server struct {
 
 	sessions atomic.Int64
 	presence // of guests
+	places   places
 
 	mu        sync.Mutex // guards the fields below
 	closed    bool

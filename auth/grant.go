@@ -21,7 +21,7 @@ import (
 //
 //	{"authorized_keys": ["ssh-ed25519 AAAA… alice"], "permissions": ["permit-pty"], "until": 1767225600,
 //	 "permit_open": ["localhost:5432"], "permit_listen": ["localhost:8080"], "accounts": ["github:alice#583231"],
-//	 "hold": {"hard": "1h"}}
+//	 "hold": {"hard": "1h"}, "limits": {"guests": 3}}
 //
 // A member that this version does not know is an error: it might be a
 // restriction.
@@ -48,6 +48,8 @@ type Grant struct {
 	Accounts []string
 	// Hold bounds how long a job is held for them. Nil: the agent decides.
 	Hold *GrantHold
+	// Limits bound how much of the task they may take.
+	Limits GrantLimits
 	// OneTimePassword has the agent make a password and show it in the job's log: it
 	// lets in one guest, who may do what the others may at most.
 	OneTimePassword bool
@@ -83,6 +85,7 @@ func (g *Grant) members(until **jwt.NumericDate) map[string]any {
 		"permit_listen":   &g.PermitListen,
 		"accounts":        &g.Accounts,
 		"hold":            &g.Hold,
+		"limits":          &g.Limits,
 
 		"one_time_password": &g.OneTimePassword,
 	}
@@ -104,6 +107,9 @@ func (g Grant) MarshalJSON() ([]byte, error) {
 	}
 	if g.Hold != nil {
 		members["hold"] = g.Hold
+	}
+	if g.Limits != (GrantLimits{}) {
+		members["limits"] = g.Limits
 	}
 	if g.OneTimePassword {
 		members["one_time_password"] = true
@@ -153,6 +159,9 @@ func (g *Grant) Check() error {
 		}
 	}
 	if _, err := forwardLists(g.PermitOpen, g.PermitListen); err != nil {
+		return fmt.Errorf("grant: %w", err)
+	}
+	if err := g.Limits.Check(); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
 	if len(g.Accounts) > maxAccounts {

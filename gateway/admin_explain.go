@@ -194,6 +194,7 @@ func (e *Explanation) aboutTask(s *Server, task auth.TaskID) (registered bool) {
 	if reg.endToEndOnly {
 		e.say(verdictNote, "its host takes end-to-end guests only: ssh -J %[1]s@%[2]s %[1]s", task, s.settings.Load().jumpHost())
 	}
+	e.aboutLimits(s, auth.Task{ID: task, Grant: reg.grant})
 	return t != nil
 }
 

@@ -28,6 +28,7 @@ func (s *Server) dialHost(ctx context.Context, g *guest) (splice.Conn, error) {
 	start := time.Now()
 	c, err := s.connectHost(ctx, g)
 	if err != nil {
+		g.stay.failed()
 		g.note("no way to the host", "error", err)
 		return splice.Conn{}, err
 	}
@@ -43,6 +44,9 @@ func (s *Server) connectHost(ctx context.Context, g *guest) (splice.Conn, error)
 			return tunnel.StreamHeader{}, g.endToEndOnly(s.grantNaming(g.task, g.identity.Key) != nil)
 		}
 		if err := g.reauthorize(ctx, reg); err != nil {
+			return tunnel.StreamHeader{}, err
+		}
+		if err := s.beginStay(ctx, g, reg); err != nil {
 			return tunnel.StreamHeader{}, err
 		}
 		return g.header(reg)

@@ -30,6 +30,7 @@ type guest struct {
 	refusals atomic.Int64
 	proofs   int // of host keys, asked for; global requests come one by one
 	activity *activity
+	stay     stay
 }
 
 // entry is what a guest may do in its task, and by which grant.
@@ -115,6 +116,7 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 		return
 	}
 	defer s.removeGuest(g)
+	defer g.stay.end()
 	g.log.Info("guest signed in", "method", g.identity.Method, "client", string(g.conn.ClientVersion()))
 	if err := s.expelled(g); err != nil { // meanwhile
 		g.close(err.Error())

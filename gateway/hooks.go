@@ -89,6 +89,16 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 		g.refused("refused a channel", typ, from, err)
 		return nil, err
 	}
+	leave := func() {}
+	if typ == session {
+		give, err := s.takeSession(g)
+		if err != nil {
+			s.giveChannel(g)
+			g.refused("refused a channel", typ, from, err)
+			return nil, err
+		}
+		leave = give
+	}
 	s.metrics.channels.WithLabelValues(typ, from.String()).Inc()
 	g.log.Debug("channel opened", "type", typ, "from", from.String())
 	doing := g.activity.channel(typ, from, extra)
@@ -116,6 +126,7 @@ func (s *Server) openChannel(g *guest, from splice.Side, typ string, extra []byt
 		Closed: func() {
 			doing.closed()
 			s.giveChannel(g)
+			leave()
 		},
 	}, nil
 }

@@ -32,6 +32,7 @@ type host struct {
 	registration
 	current *tunnel.Tunnel // nil while the agent is dialling again
 	arrived chan struct{}  // closed when current is set
+	places  *places        // that guests have taken
 	state   taskState
 	tunnels map[*tunnel.Tunnel]registry.Claim
 	left    bool        // the agent said that it does not come back
@@ -210,7 +211,7 @@ func (s *Server) publish(reg registration, t *tunnel.Tunnel, claim registry.Clai
 	defer s.mu.Unlock()
 	h := s.hosts[string(reg.task)]
 	if h == nil {
-		h = &host{tunnels: make(map[*tunnel.Tunnel]registry.Claim), arrived: make(chan struct{})}
+		h = &host{tunnels: make(map[*tunnel.Tunnel]registry.Claim), arrived: make(chan struct{}), places: new(places)}
 		s.hosts[string(reg.task)] = h
 	}
 	if h.forget != nil {

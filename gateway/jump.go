@@ -99,7 +99,7 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 		return
 	}
 	defer s.giveChannel(g)
-	stream, identity, err := s.dialJump(ctx, g, task)
+	stream, identity, leave, err := s.dialJump(ctx, g, task)
 	if err != nil {
 		s.metrics.jumps.WithLabelValues("refused").Inc()
 		g.note("refused a jump", "to", string(task), "error", err)
@@ -107,6 +107,7 @@ func (s *Server) jump(ctx context.Context, g *guest, task auth.TaskID, nc ssh.Ne
 		reject(nc, err)
 		return
 	}
+	defer leave()
 	defer stream.Close()
 	ch, reqs, err := nc.Accept()
 	if err != nil {
@@ -131,13 +132,18 @@ func (g *guest) jumpLog(task auth.TaskID, identity string) *slog.Logger {
 }
 
 // dialJump opens an end-to-end stream to a task's host, if the guest may enter
-// the task as it is now. The identity is as who.
-func (s *Server) dialJump(ctx context.Context, g *guest, task auth.TaskID) (stream *tunnel.Stream, identity string, err error) {
+// the task as it is now. The identity is as who; leave gives back the place there.
+func (s *Server) dialJump(ctx context.Context, g *guest, task auth.TaskID) (stream *tunnel.Stream, identity string, leave func(), err error) {
+	defer func() {
+		if err != nil && leave != nil {
+			leave()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, g.settings.Limits.HostTimeout)
 	defer cancel()
 	grant := s.grantNaming(task, g.identity.Key)
 	if identity, err = g.mayEnter(ctx, auth.Task{ID: task, Grant: grant}); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	c, _, err := s.dialTask(ctx, task, func(reg registration) (tunnel.StreamHeader, error) {
 		if reg.grant != grant {
@@ -145,15 +151,20 @@ func (s *Server) dialJump(ctx context.Context, g *guest, task auth.TaskID) (stre
 				return tunnel.StreamHeader{}, err
 			}
 		}
+		if leave == nil {
+			if leave, err = s.takePlace(ctx, reg); err != nil {
+				return tunnel.StreamHeader{}, err
+			}
+		}
 		return tunnel.StreamHeader{Mode: tunnel.ModeEndToEnd, Remote: remoteOf(g.raw)}, nil
 	})
 	if _, gone := errors.AsType[noHostError](err); gone {
-		return nil, "", g.notOpen()
+		return nil, "", leave, g.notOpen()
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, "", leave, err
 	}
-	return c.(*tunnel.Stream), identity, nil
+	return c.(*tunnel.Stream), identity, leave, nil
 }
 
 // mayEnter says as who a guest may enter a task.

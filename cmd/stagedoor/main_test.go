@@ -97,6 +97,9 @@ func verify(ts *testscript.TestScript, neg bool, args []string) {
 			text += fmt.Sprintf("\n%s %q", name, list)
 		}
 	}
+	if limits := token.Grant.Limits; limits != (auth.GrantLimits{}) {
+		text += fmt.Sprintf("\nlimits %+v", limits)
+	}
 	ts.Check(os.WriteFile(file, []byte(text+"\n"), 0o600))
 }
 

@@ -52,6 +52,7 @@ type tokenOptions struct {
 	permissions     []string
 	permitOpen      []string // as given; nil: anywhere
 	permitListen    []string
+	limits          auth.GrantLimits
 	key             string
 	source          source
 	audience        string
@@ -92,6 +93,9 @@ func newTokenCommand() *cobra.Command {
 	f.StringSliceVar(&o.permitOpen, "permit-open", nil, "where they may forward to: a `list` of host:port, or none (default anywhere)")
 	f.StringSliceVar(&o.permitListen, "permit-listen", nil, "what they may have the host listen on: a `list` of [host:]port, or none (default anything)")
 	held.add(f)
+	f.IntVar(&o.limits.Guests, "max-guests", 0, "how many guests may be in at a time, by `number` of connections (default any number)")
+	f.IntVar(&o.limits.Sessions, "max-sessions", 0, "how many sessions (shells, commands, copies) may be open at a time, by `number` (default any number)")
+	f.DurationVar(&o.limits.SessionTime, "session-time", 0, "how long a guest may stay at a time (default as long as the gateway allows)")
 	f.StringVar(&o.key, "key", "", "`file` with the signing key or the shared secret (default token_key in the state directory)")
 	f.StringVarP(&o.source.File, "config", "c", o.source.File, "configuration `file` of the gateway, for its state directory and audience")
 	addConfigFlags(f, func(key string) bool { return key == "state_dir" })
@@ -138,6 +142,9 @@ func (o *tokenOptions) check() (auth.TaskID, error) {
 	if o.deadline < 0 || o.deadline > 0 && o.deadline < time.Second {
 		return "", cli.UsageError("--deadline %v: give a second or more, as in 4h", o.deadline)
 	}
+	if err := o.limits.Check(); err != nil {
+		return "", cli.UsageError("--max-guests, --max-sessions, --session-time: %w", err)
+	}
 	return task, nil
 }
 
@@ -180,6 +187,7 @@ func (o *tokenOptions) grant(stdin io.Reader) (*auth.Grant, error) {
 	if grant.PermitListen, err = forwards(o.permitListen, auth.CheckPermitListen); err != nil {
 		return nil, cli.UsageError("--permit-listen: %w", err)
 	}
+	grant.Limits = o.limits
 	return &grant, nil
 }
 

@@ -83,7 +83,7 @@ func TestWaysIn(t *testing.T) {
 	testenv.Need(t, "ssh-keygen")
 	testenv.Need(t, "openssl")
 	ways := readWays(t)
-	if len(ways) != 13 {
+	if len(ways) != 14 {
 		t.Errorf("there are %d ways in: %+v", len(ways), ways)
 	}
 	program := (&running{t: t, dir: t.TempDir()}).agentProgram()
