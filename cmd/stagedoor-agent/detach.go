@@ -36,6 +36,9 @@ func (c *config) detach(ctx context.Context, args []string, system *ci.System, s
 	}
 	if answers(ctx, p.socket()) {
 		fmt.Fprintln(stderr, "stagedoor-agent: an agent serves this job already")
+		if command := readReport(p).SSHCommand; command != "" {
+			fmt.Fprintln(stdout, command)
+		}
 		return nil
 	}
 	log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)

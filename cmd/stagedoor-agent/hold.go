@@ -71,8 +71,9 @@ func (c *config) holdThere(ctx context.Context, control *agent.Control, p place,
 		r.Status = s
 		log.Publish(r)
 	})
-	if err != nil {
-		return err
+	if err != nil { // that is no reason to fail a job
+		fmt.Fprintf(stderr, "stagedoor-agent: warning: %v\n", err)
+		return nil
 	}
 	return asStatus(outcome.ExitStatus())
 }

@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SERVER", server.address)
 			// Nobody listens on a port that was just given back.
 			e.Setenv("NOBODY", unusedAddress(t))
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else every command takes a second more
 			e.Values["t"] = t
 			return nil
 		},
