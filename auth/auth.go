@@ -39,6 +39,7 @@ type Identity struct {
 	Name   string
 	Method string         // the SSH authentication method that was completed: "publickey", "password", …
 	Key    ssh.PublicKey  // the key that signed; nil for methods without one
+	Person *Person        // who signed in by a browser, now or when the key was remembered; nil: nobody did
 	Remote netip.AddrPort // where the guest connects from; the zero value meets no restriction of addresses
 }
 

@@ -19,8 +19,12 @@ const accountsTimeout = 5 * time.Second
 type accountKeys map[forge.Account][]string
 
 // lookUpAccounts finds the keys of the accounts that a grant names.
-func lookUpAccounts(ctx context.Context, log *slog.Logger, forges *forge.Resolver, task auth.Task) accountKeys {
-	accounts := forge.OfGrant(task)
+func lookUpAccounts(ctx context.Context, log *slog.Logger, settings *Settings, task auth.Task) accountKeys {
+	forges := settings.Forges
+	accounts := slices.DeleteFunc(forge.OfGrant(task), func(a forge.Account) bool {
+		// They have no keys, and are asked who they are when they come.
+		return settings.SignIn.provider(a.Forge) != nil && (forges == nil || forges.Check(a) != nil)
+	})
 	if len(accounts) == 0 {
 		return nil
 	}

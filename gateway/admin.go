@@ -194,7 +194,7 @@ func (s *Server) adminBlock(r AdminRequest) (done AdminResult, err error) {
 
 // adminUnblock takes a block back.
 func (s *Server) adminUnblock(r AdminRequest) (done AdminResult, err error) {
-	had, err := s.blocks.remove(subject{r.Key, r.Identity, r.Task})
+	had, err := s.blocks.remove(subject{r.Key, lastingName(r.Identity), r.Task})
 	if err == nil && !had {
 		err = errors.New("there is no such block")
 	}
@@ -225,7 +225,7 @@ func (r *AdminRequest) matches(g *guest) bool {
 	case r.Key != "":
 		return slices.Contains(keyPrints(g.identity.Key), r.Key)
 	}
-	return strings.EqualFold(g.identity.Name, r.Identity) || g.activity.jumpsAs(r.Identity)
+	return means(r.Identity, g.identity.Name) || g.activity.jumpsAs(r.Identity)
 }
 
 // closeTunnels ends the tunnels of a task.

@@ -40,7 +40,7 @@ func (a *admission) admit(ctx context.Context, t *tunnel.Tunnel, h tunnel.Hello)
 	if a.reg, err = a.s.judge(ctx, a.settings, h); err != nil {
 		return tunnel.Welcome{}, err
 	}
-	a.reg.accounts = lookUpAccounts(ctx, a.log, a.settings.Forges, auth.Task{ID: a.reg.task, Grant: a.reg.grant})
+	a.reg.accounts = lookUpAccounts(ctx, a.log, a.settings, auth.Task{ID: a.reg.task, Grant: a.reg.grant})
 	a.reg.remote, a.reg.since = a.conn.remote.String(), time.Now()
 	if err := a.s.blocks.refusal(a.reg); err != nil {
 		return tunnel.Welcome{}, err

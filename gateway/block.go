@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +39,7 @@ type Block struct {
 // subject is whom a block is about.
 type subject struct{ key, identity, task string }
 
-func (b *Block) subject() subject { return subject{b.Key, b.Identity, b.Task} }
+func (b *Block) subject() subject { return subject{b.Key, lastingName(b.Identity), b.Task} }
 
 // in reports whether the block is in force.
 func (b *Block) in(now time.Time) bool { return b.Until == nil || now.Before(*b.Until) }
@@ -253,7 +252,11 @@ func keyPrints(key ssh.PublicKey) []string {
 
 // ofName returns the block about a guest's name.
 func (b *blocks) ofName(name string) *Block {
-	return b.find(subject{identity: strings.ToLower(name)})
+	var subjects []subject
+	for _, name := range namesOf(name) {
+		subjects = append(subjects, subject{identity: name})
+	}
+	return b.find(subjects...)
 }
 
 // ofTask returns the block about a task.

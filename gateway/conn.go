@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"sync"
@@ -21,6 +22,9 @@ type conn struct {
 	closed   atomic.Bool
 	giveBack func()        // its place among those who are signing in
 	charge   func(offence) // its address; once
+
+	gone context.Context // ends when the other end has gone, or the connection is closed
+	lost context.CancelFunc
 }
 
 // enter takes a connection in, or closes it when too many are signing in. The
@@ -39,6 +43,7 @@ func (s *Server) enter(c net.Conn) (*conn, bool) {
 		return nil, false
 	}
 	in := &conn{Conn: c, id: newID(), remote: remote}
+	in.gone, in.lost = context.WithCancel(context.Background())
 	in.lastRead.Store(time.Now().UnixNano())
 	var charged sync.Once
 	in.charge = func(o offence) { charged.Do(func() { s.penalise(remote, o) }) }
@@ -71,6 +76,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.lastRead.Store(time.Now().UnixNano())
+	}
+	if err != nil && !isTimeout(err) {
+		c.lost()
 	}
 	return n, err
 }
@@ -113,6 +121,7 @@ func (c *conn) Close() error {
 		c.pay()
 	}
 	c.giveBack()
+	c.lost()
 	return c.Conn.Close()
 }
 

@@ -82,6 +82,7 @@ type Server struct {
 	used     *usedTokens
 	audit    *audit.Stream
 	blocks   *blocks
+	browsers *browsers
 	ended    sync.Once // for the last event
 	web      *http.Server
 	webConns *connQueue
@@ -135,6 +136,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		registry:   o.Registry,
 		audit:      o.Audit,
 		blocks:     blocks,
+		browsers:   newBrowsers(),
 		throttle:   newThrottle(),
 		budget:     splice.NewBudget(settings.Limits.BufferedBytes, o.Pressed),
 		webConns:   newConnQueue(),
@@ -279,6 +281,7 @@ func (s *Server) panicked(what string, v any, stack []byte) {
 func (s *Server) Drain(ctx context.Context) error {
 	s.SetReady(false)
 	s.stopListening()
+	s.browsers.drain()
 	s.tellHosts(tunnel.Message{Type: tunnel.TypeDrain})
 	err := s.waitForGuests(ctx)
 	return errors.Join(err, s.Close())

@@ -64,6 +64,10 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	verdict := c.judge()
 	meter := splice.NewMeter(nc)
 	sc, chans, reqs, err := ssh.NewServerConn(meter, a.config())
+	waited := a.leaveWaiting != nil
+	if waited {
+		a.leaveWaiting()
+	}
 	if err != nil {
 		a.refused(err)
 		verdict()
@@ -72,7 +76,9 @@ func (s *Server) serveSSH(nc net.Conn, c *conn) {
 	c.SetDeadline(time.Time{})
 	c.leave()
 	verdict()
-	s.metrics.handshake.Observe(time.Since(start).Seconds())
+	if !waited { // for a person
+		s.metrics.handshake.Observe(time.Since(start).Seconds())
+	}
 	s.metrics.signIns.WithLabelValues("ok").Inc()
 
 	g := newGuest(c, sc, settings)

@@ -166,6 +166,7 @@ func (s *Server) webHandler() *http.ServeMux {
 	mux.HandleFunc("GET /ci/gitlab.yml", s.serveGitLabTemplate)
 	mux.HandleFunc("GET /install", s.serveInstall)
 	mux.HandleFunc("GET /agents/{name}", s.serveAgent)
+	s.addSignIn(mux)
 	return mux
 }
 

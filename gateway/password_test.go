@@ -29,13 +29,8 @@ func withPasswords(s *gateway.Settings) {
 // that password, and what is told about it from then on.
 func (w *world) passwordTask(task string, change ...func(*agent.Agent)) (password string, told <-chan agent.Registration) {
 	w.t.Helper()
-	raw, err := auth.MintToken(w.tokenKey, auth.Token{Task: auth.TaskID(task), ID: rand.Text(), Expires: time.Now().Add(time.Hour),
-		Grant: auth.Grant{OneTimePassword: true}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	registrations := make(chan agent.Registration, 16)
-	w.startAgent(raw, append(change, func(a *agent.Agent) {
+	w.startAgent(w.tokenFor(task, auth.Grant{OneTimePassword: true}), append(change, func(a *agent.Agent) {
 		registered := a.Registered
 		a.Registered = func(r agent.Registration) {
 			registrations <- r
@@ -147,11 +142,7 @@ func TestOneTimePasswordOutlivesTheGateway(t *testing.T) {
 	w.server.Close()
 
 	again := newWorldWith(t, gateway.Options{StateDir: dir}, withPasswords)
-	grant := auth.Grant{OneTimePassword: true}
-	token, err := auth.MintToken(again.tokenKey, auth.Token{Task: "task-1", ID: rand.Text(), Expires: time.Now().Add(time.Hour), Grant: grant})
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := again.tokenFor("task-1", auth.Grant{OneTimePassword: true})
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
 	d := again.tunnelDialer("task-1", token, key, testenv.Signer(t))
 	hello, hash := d.Hello(), auth.HashOneTimePassword(password)
@@ -165,4 +156,14 @@ func TestOneTimePasswordOutlivesTheGateway(t *testing.T) {
 	if err := again.usePassword("task-1", password); err == nil {
 		t.Error("it lets in again")
 	}
+}
+
+// tokenFor mints a host token with a grant.
+func (w *world) tokenFor(task string, grant auth.Grant) string {
+	w.t.Helper()
+	raw, err := auth.MintToken(w.tokenKey, auth.Token{Task: auth.TaskID(task), ID: rand.Text(), Expires: time.Now().Add(time.Hour), Grant: grant})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
 }

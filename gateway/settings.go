@@ -66,6 +66,9 @@ type Settings struct {
 	// caller closes it after the gateway. Nil: such accounts let nobody in.
 	Forges *forge.Resolver
 
+	// SignIn lets in people who say in a browser who they are. Nil: nobody.
+	SignIn *SignIn
+
 	// OneTimePasswords lets in one guest by the password of a task whose grant wants
 	// that there is one: agents show it in their job's log. Guests needs an
 	// [auth.OneTimePasswords].
@@ -109,6 +112,15 @@ type Limits struct {
 	UnauthenticatedPerSource int
 	// AuthTries is how many keys a guest may offer on a connection. Default 6.
 	AuthTries int
+	// BrowserTimeout is how long a guest waits for somebody to sign in by a browser.
+	// Default 5 min.
+	BrowserTimeout time.Duration
+	// BrowserWaiting is how many guests may wait for that at a time, in all. They are
+	// not among Unauthenticated. Default 1000.
+	BrowserWaiting int
+	// BrowserWaitingPerSource is how many of them may come from one address (IPv6:
+	// one /64). Default 64.
+	BrowserWaitingPerSource int
 	// ConnectionsPerIdentity is how many connections one identity may have open.
 	// Default 512.
 	ConnectionsPerIdentity int
@@ -150,6 +162,9 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Unauthenticated, 1000)
 	setDefault(&l.UnauthenticatedPerSource, 64)
 	setDefault(&l.AuthTries, 6)
+	setDefault(&l.BrowserTimeout, 5*time.Minute)
+	setDefault(&l.BrowserWaiting, 1000)
+	setDefault(&l.BrowserWaitingPerSource, 64)
 	setDefault(&l.ConnectionsPerIdentity, 512)
 	setDefault(&l.ChannelsPerConnection, 128)
 	setDefault(&l.ChannelsPerIdentity, 512)
@@ -185,7 +200,7 @@ func (s *Settings) validate() error {
 	need(s.Certificate != nil, "no TLS certificate: agents could not connect")
 	need(s.Tokens != nil && len(s.Tokens.Keys)+len(s.Tokens.KeySets) > 0, "no token key: no host could register")
 	need(s.Guests != nil, "no way for guests to sign in")
-	need(s.Limits.KeepaliveInterval > 0 && s.Limits.HandshakeTimeout > 0 && s.Limits.HostTimeout > 0,
+	need(s.Limits.KeepaliveInterval > 0 && s.Limits.HandshakeTimeout > 0 && s.Limits.HostTimeout > 0 && s.Limits.BrowserTimeout > 0,
 		"a limit that is a time is negative")
 	if s.Tokens != nil && len(s.Tokens.Keys)+len(s.Tokens.KeySets) > 0 {
 		if err := s.Tokens.Check(); err != nil {
@@ -197,6 +212,10 @@ func (s *Settings) validate() error {
 	}
 	if _, _, err := tunnel.ParseAddress(s.Address); err != nil {
 		errs = append(errs, fmt.Errorf("gateway: address for guests: %w", err))
+	}
+	if s.SignIn != nil && len(s.SignIn.Providers) > 0 {
+		_, _, err := tunnel.ParseAddress(s.HTTPSAddress)
+		need(err == nil, "no address of the HTTPS listener: links to sign in would lead nowhere")
 	}
 	return errors.Join(errs...)
 }

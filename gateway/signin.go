@@ -34,6 +34,9 @@ type signIn struct {
 
 	explained bool
 
+	plainKeys    []ssh.PublicKey // of those that open nothing
+	leaveWaiting func()          // nil: it has not waited for a browser
+
 	wrongPasswords int
 	gaveUp         bool // it has no password
 }
@@ -129,6 +132,9 @@ func (a *signIn) refuse(key ssh.PublicKey, err error) {
 		return
 	}
 	told := name
+	if !certified && auth.CheckKey(key) == nil {
+		a.plainKeys = append(a.plainKeys, key)
+	}
 	if certified {
 		told += ": " + auth.DescribeUserCertificate(cert, a.conn.remote.Addr(), time.Now())
 	}
@@ -259,6 +265,8 @@ func (a *signIn) explain(meta ssh.ConnMetadata, client ssh.KeyboardInteractiveCh
 	}
 	a.explained = true
 	switch {
+	case first && a.byBrowser():
+		return a.askBrowser(client)
 	case a.settings.OneTimePasswords && !a.gaveUp:
 		return a.askPassword(words, client)
 	case !first:

@@ -99,7 +99,28 @@ type Guests struct {
 
 // SignIn is how guests get in who have no key that anybody knows.
 type SignIn struct {
-	OneTimePasswords bool `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
+	Providers        []Provider   `yaml:"providers" help:"whom people may sign in with by a browser"`
+	Allow            []SignInRule `yaml:"allow" help:"people who may enter whatever a task's grant says"`
+	OneTimePasswords bool         `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
+}
+
+// Provider knows people. It is written in the file alone.
+type Provider struct {
+	Name             string   `yaml:"name"`
+	Kind             string   `yaml:"kind"`
+	URL              string   `yaml:"url"`
+	ClientID         string   `yaml:"client_id"`
+	ClientSecretFile string   `yaml:"client_secret_file" kind:"path"`
+	Scopes           []string `yaml:"scopes"`
+	LoginClaim       string   `yaml:"login_claim"`
+}
+
+// SignInRule lets in people by what a provider says of them. It is written in the
+// file alone.
+type SignInRule struct {
+	Provider string              `yaml:"provider"`
+	Claims   map[string][]string `yaml:"claims"`
+	Tasks    []string            `yaml:"tasks"`
 }
 
 // Authority signs user certificates. It is written in the file alone.
@@ -133,6 +154,9 @@ type Limits struct {
 	Unauthenticated          int           `yaml:"unauthenticated" help:"connections that are signing in, in all"`
 	UnauthenticatedPerSource int           `yaml:"unauthenticated_per_source" help:"connections that are signing in, from one address"`
 	AuthTries                int           `yaml:"auth_tries" help:"keys that a guest may offer"`
+	BrowserTimeout           time.Duration `yaml:"browser_timeout" help:"time to sign in by a browser"`
+	BrowserWaiting           int           `yaml:"browser_waiting" help:"guests who wait for a browser, in all"`
+	BrowserWaitingPerSource  int           `yaml:"browser_waiting_per_source" help:"guests who wait for a browser, from one address"`
 	ConnectionsPerIdentity   int           `yaml:"connections_per_identity" help:"open connections of one identity"`
 	ChannelsPerConnection    int           `yaml:"channels_per_connection" help:"open channels of one connection"`
 	ChannelsPerIdentity      int           `yaml:"channels_per_identity" help:"open channels of one identity"`
@@ -203,6 +227,9 @@ func DefaultConfig() Config {
 			Unauthenticated:          1000,
 			UnauthenticatedPerSource: 64,
 			AuthTries:                6,
+			BrowserTimeout:           5 * time.Minute,
+			BrowserWaiting:           1000,
+			BrowserWaitingPerSource:  64,
 			ConnectionsPerIdentity:   512,
 			ChannelsPerConnection:    128,
 			ChannelsPerIdentity:      512,

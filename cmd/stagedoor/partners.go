@@ -18,6 +18,7 @@ import (
 	"github.com/stagedoor/stagedoor/auth/forge"
 	"github.com/stagedoor/stagedoor/auth/issuer"
 	"github.com/stagedoor/stagedoor/auth/jwks"
+	"github.com/stagedoor/stagedoor/auth/person"
 	"github.com/stagedoor/stagedoor/auth/webhook"
 )
 
@@ -29,6 +30,7 @@ type partners struct {
 	forges  kept[*forge.Resolver]
 	webhook kept[*webhook.Webhook]
 	issuers kept[*issuer.Set]
+	people  kept[[]*person.Provider]
 	keySets kept[jwks.Sets]
 }
 
@@ -63,6 +65,7 @@ func (p *partners) close() {
 	p.forges.close()
 	p.webhook.close()
 	p.issuers.close()
+	p.people.close()
 	p.keySets.close()
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/forge"
+	"github.com/stagedoor/stagedoor/auth/person"
 	"github.com/stagedoor/stagedoor/gateway"
 )
 
@@ -70,6 +71,7 @@ func (c *Config) settings(r *report, certificates *certificates, partners *partn
 		OtherRenewalKeys: otherRenewalKeys,
 		ExtraAlgorithms:  c.SSH.ExtraAlgorithms,
 
+		SignIn:           c.signIn(r, partners, roots),
 		OneTimePasswords: c.Guests.SignIn.OneTimePasswords,
 	}
 }
@@ -121,6 +123,9 @@ func (l Limits) forGateway() gateway.Limits {
 		Unauthenticated:          l.Unauthenticated,
 		UnauthenticatedPerSource: l.UnauthenticatedPerSource,
 		AuthTries:                l.AuthTries,
+		BrowserTimeout:           l.BrowserTimeout,
+		BrowserWaiting:           l.BrowserWaiting,
+		BrowserWaitingPerSource:  l.BrowserWaitingPerSource,
 		ConnectionsPerIdentity:   l.ConnectionsPerIdentity,
 		ChannelsPerConnection:    l.ChannelsPerConnection,
 		ChannelsPerIdentity:      l.ChannelsPerIdentity,
@@ -252,6 +257,9 @@ func (c *Config) guests(r *report, forges *forge.Resolver, hook auth.Authorizer)
 		any = append(any, keys)
 	}
 	any = append(any, c.authorities(r)...)
+	if len(c.Guests.SignIn.Providers) > 0 {
+		any = append(any, &person.Authorizer{Rules: c.signInRules(r)})
+	}
 	if c.Guests.SignIn.OneTimePasswords {
 		any = append(any, auth.OneTimePasswords{})
 	}

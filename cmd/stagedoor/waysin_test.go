@@ -83,7 +83,7 @@ func TestWaysIn(t *testing.T) {
 	testenv.Need(t, "ssh-keygen")
 	testenv.Need(t, "openssl")
 	ways := readWays(t)
-	if len(ways) != 14 {
+	if len(ways) != 16 {
 		t.Errorf("there are %d ways in: %+v", len(ways), ways)
 	}
 	program := (&running{t: t, dir: t.TempDir()}).agentProgram()
@@ -125,7 +125,7 @@ func newStage(t *testing.T, agent string) *stage {
 	}
 	known := write(t, filepath.Join(s.dir, "known"), "terminal.example.com "+string(ssh.MarshalAuthorizedKey(hostKey.PublicKey())))
 	s.wrap("ssh", fmt.Sprintf("exec %s -F none -o HostName=127.0.0.1 -o Port=%s -o HostKeyAlias=terminal.example.com -o UserKnownHostsFile=%s "+
-		"-o GlobalKnownHostsFile=none -o BatchMode=${BATCH:-yes} -o IdentityAgent=none -o IdentitiesOnly=yes -o LogLevel=ERROR -i $WHO \"$@\"",
+		"-o GlobalKnownHostsFile=none -o BatchMode=${BATCH:-yes} -o IdentityAgent=none -o IdentitiesOnly=yes -o LogLevel=${LEVEL:-ERROR} -i $WHO \"$@\"",
 		testenv.Need(t, "ssh"), port(s.sshAddress()), known))
 	return s
 }
@@ -146,7 +146,8 @@ func (s *stage) wrap(name, script string) {
 
 // here has an example use the files of the stage.
 func (s *stage) here(text string) string {
-	return strings.NewReplacer("/etc/stagedoor/", s.dir+"/", "https://ci.example.com/", s.hook.URL+"/").Replace(text)
+	return strings.NewReplacer("/etc/stagedoor/", s.dir+"/", "https://ci.example.com/", s.hook.URL+"/", "https://login.example.com", s.issuer.URL+"/corp",
+		"- kind: github\n", "- kind: github\n        url: "+s.issuer.URL+"\n").Replace(text)
 }
 
 // sh is a shell in which an example runs.
@@ -154,7 +155,7 @@ func (s *stage) sh(script string, env map[string]string) *exec.Cmd {
 	cmd := exec.CommandContext(s.t.Context(), "/bin/sh", "-e", "-c", s.here(script))
 	cmd.Dir = s.dir
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + filepath.Join(s.dir, "bin") + ":" + os.Getenv("PATH"), "STAGEDOOR_CONFIG=" + s.file,
-		"SSL_CERT_FILE=" + filepath.Join(s.dir, "partners.pem"), "STAGEDOOR_FORGE=github=github@" + s.forge.URL}
+		"SSL_CERT_FILE=" + filepath.Join(s.dir, "partners.pem"), "STAGEDOOR_FORGE=github=github@" + s.forge.URL, "CLIENT_SECRET=" + testenv.ClientSecret}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -198,6 +199,7 @@ func (s *stage) play(w *way) {
 	for who, want := range map[string]string{"alice": "in\n", "mallory": ""} {
 		cmd := s.sh(w.guest, s.guest(w, who, log))
 		cmd.Stdin = strings.NewReader("echo in\n")
+		cmd.Stderr = s.screen(w, who)
 		out, err := cmd.Output()
 		if string(out) != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %v: %q, want %q\n%s\n%s", who, err, out, want, log, s.log)
@@ -208,6 +210,9 @@ func (s *stage) play(w *way) {
 // guest is what surrounds somebody who is about to enter.
 func (s *stage) guest(w *way, who string, log *logBuffer) map[string]string {
 	env := map[string]string{"WHO": s.keys[who].File}
+	if strings.HasPrefix(w.name, "A browser") {
+		env["BATCH"], env["LEVEL"], env["WHO"] = "no", "INFO", testenv.NewKey(s.t, s.dir, "unknown-"+who).File
+	}
 	if w.name == "A one-time password" {
 		answer := map[string]string{"mallory": auth.NewOneTimePassword()}
 		if m := regexp.MustCompile(`the one-time password: (\S+)`).FindStringSubmatch(log.String()); m != nil {
@@ -217,6 +222,33 @@ func (s *stage) guest(w *way, who string, log *logBuffer) map[string]string {
 		env["BATCH"], env["SSH_ASKPASS"], env["SSH_ASKPASS_REQUIRE"] = "no", filepath.Join(s.dir, "bin", "answer"), "force"
 	}
 	return env
+}
+
+// link is what a guest is shown to sign in by a browser.
+var link = regexp.MustCompile(`https://\S+/signin/\S+`)
+
+// people are what the providers say of those at the browser.
+var people = map[string]map[string]any{
+	"alice":   {"sub": "1", "preferred_username": "alice", "id": 583231, "login": "alice"},
+	"mallory": {"sub": "2", "preferred_username": "mallory", "id": 2, "login": "mallory"},
+}
+
+// screen is what a guest sees. Where there is a link, they sign in at it.
+func (s *stage) screen(w *way, who string) io.Writer {
+	provider := map[string]string{"A browser": "corp", "A browser and GitHub": "github"}[w.name]
+	if provider == "" {
+		return io.Discard
+	}
+	roots := s.issuer.Roots()
+	roots.AppendCertsFromPEM([]byte(read(s.t, filepath.Join(s.dir, "cert.pem"))))
+	browser := testenv.NewBrowser(s.t, roots, map[string]string{"terminal.example.com": s.httpsAddress()})
+	s.issuer.SignedIn(people[who])
+	screen := new(logBuffer)
+	go func() {
+		screen.await(s.t, "This goes on by itself", 1)
+		browser.SignIn(link.FindString(screen.String()), provider)
+	}()
+	return screen
 }
 
 // takeConfig adds an example's lines to the configuration.

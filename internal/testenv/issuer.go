@@ -26,6 +26,7 @@ type Issuer struct {
 	mu     sync.Mutex     // guards what follows
 	job    map[string]any // claims of the job that asks
 	secret string         // by which it does
+	people people
 }
 
 // issuerKey takes a while to make, so there is one.
@@ -79,13 +80,20 @@ func (i *Issuer) Job(secret string, claims map[string]any) {
 
 // ServeHTTP serves discovery documents, keys and tokens.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if i.intercepted(w, r) {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.servePeople(w, r) {
+		return
+	}
 	var answer any
 	if issuer, ok := strings.CutSuffix(r.URL.Path, "/.well-known/openid-configuration"); ok {
 		answer = map[string]any{
 			"issuer": i.URL + issuer, "jwks_uri": i.URL + "/keys", "id_token_signing_alg_values_supported": []string{"RS256"},
-			"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
+			"authorization_endpoint": i.URL + issuer + "/authorize", "token_endpoint": i.URL + issuer + "/token",
+			"response_types_supported": []string{"id_token", "code"}, "subject_types_supported": []string{"public"},
 		}
 	}
 	switch {
