@@ -2,12 +2,12 @@ package main
 
 import (
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
-
-	"crypto/x509"
 
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/auth/jwks"
@@ -55,8 +55,8 @@ func keyFileError(listed string, err error) string {
 
 // keySets makes the key sets at URLs.
 func (c *Config) keySets(r *report, p *partners, roots *x509.CertPool) jwks.Sets {
-	of := fmt.Sprintf("%q %q", c.CAFile, c.Hosts.TokenKeys)
-	sets, err := p.keySets.get(of, func() (jwks.Sets, func(), error) {
+	urls := slices.DeleteFunc(slices.Clone(c.Hosts.TokenKeys), func(entry string) bool { return !isURL(entry) })
+	sets, err := p.keySets.get(fmt.Sprintf("%q %q", c.CAFile, urls), func() (jwks.Sets, func(), error) {
 		var sets jwks.Sets
 		bad := false
 		for i, entry := range c.Hosts.TokenKeys {
