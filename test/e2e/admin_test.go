@@ -100,6 +100,7 @@ func fingerprint(k testenv.Key) string { return ssh.FingerprintSHA256(k.Signer.P
 
 // TestAudit does what there is to do, and reads of it in the audit stream.
 func TestAudit(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	w := newWorld(t, "audit:", "  file: "+file)
 	awaitEvent(t, file, "gateway.started", "gateway", "local")
@@ -229,17 +230,16 @@ func (w *world) guests(args ...string) []gateway.GuestStatus {
 
 // TestWho lists tasks and guests.
 func TestWho(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	if out := w.mustAdmin("ls"); strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "TASK ") {
 		t.Errorf("without a task, ls prints\n%s", out)
 	}
 	w.startAgent(nil)
 	w.enter("-tt")
-	out := w.mustAdmin("ls")
-	if !regexp.MustCompile(`(?m)^task-1 +127\.0\.0\.1:\d+ +\d+s +1 +-$`).MatchString(out) {
-		t.Errorf("ls prints\n%s", out)
-	}
-	out = w.mustAdmin("who")
+	line := regexp.MustCompile(`(?m)^task-1 +127\.0\.0\.1:\d+ +\d+s +1 +attached +- +-$`)
+	poll(t, func() bool { return line.MatchString(w.mustAdmin("ls")) }, func() string { return "ls prints\n" + w.mustAdmin("ls") })
+	out := w.mustAdmin("who")
 	if !regexp.MustCompile(`(?m)^[0-9a-f]{8} +task-1 +alice +127\.0\.0\.1:\d+ +\d+s +exec +SHA256:\S{43}$`).MatchString(out) {
 		t.Errorf("who prints\n%s", out)
 	}
@@ -268,6 +268,7 @@ func TestWho(t *testing.T) {
 
 // TestKickGuest ends one connection, which is told why, and leaves another.
 func TestKickGuest(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	w := newWorld(t, "audit:", "  file: "+file)
 	w.startAgent(nil)
@@ -307,6 +308,7 @@ func TestKickGuest(t *testing.T) {
 // TestKickTask ends a task. Its agent stays out, also after a restart of the
 // gateway, and another one with a newer token comes in.
 func TestKickTask(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "limits:", "  host_grace: 10m") // in which its guests would wait
 	old := []string{"STAGEDOOR_TOKEN=" + w.token()}
 	agent := w.startAgent(old)
@@ -350,6 +352,7 @@ func tokenTime(t *testing.T, token string) int64 {
 
 // TestBlockGuest refuses a key until it is taken back, also after a restart.
 func TestBlockGuest(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	w := newWorld(t, "audit:", "  file: "+file)
 	w.startAgent(nil)
@@ -399,6 +402,7 @@ func TestBlockGuest(t *testing.T) {
 
 // TestBlockIdentityAndTask refuses a name, whatever its key, and a task.
 func TestBlockIdentityAndTask(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.startAgent(nil)
 	w.mustAdmin("block", "--identity", "ALICE")
@@ -423,6 +427,7 @@ func TestBlockIdentityAndTask(t *testing.T) {
 // TestExplain asks why somebody would or would not get in, and compares with what
 // ssh finds.
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	oscar := testenv.NewKey(t, dir, "oscar")
 	operators := lines(t, `from="192.0.2.0/24",no-pty,command="uptime" `+oscar.Line)
@@ -488,6 +493,7 @@ func TestExplain(t *testing.T) {
 
 // TestAuditRefusals reads in the audit stream of what was not allowed.
 func TestAuditRefusals(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	w := newWorld(t, "audit:", "  file: "+file, "guests:", "  permissions: [pty, exec, sftp]")
 	stranger := spawn(t, []string{"STAGEDOOR_TOKEN=" + w.token("--audience", "another"), "STAGEDOOR_GATEWAY=" + w.https, "SSL_CERT_FILE=" + w.ca},
@@ -508,6 +514,7 @@ func TestAuditRefusals(t *testing.T) {
 
 // TestAuditJump reads of jumps, and of one that was refused, in the audit stream.
 func TestAuditJump(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "audit.jsonl")
 	w := newWorld(t, "audit:", "  file: "+file)
 	w.startAgent(nil)

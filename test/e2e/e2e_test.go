@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -31,6 +32,9 @@ func run(m *testing.M) int {
 	if path := os.Getenv("CODE_SERVER_SOCKET"); path != "" {
 		return codeServer(path)
 	}
+	flag.Parse()
+	// Most of a test is waiting: for programs to start, for a link to be given up.
+	flag.Set("test.parallel", "8")
 	dir, err := os.MkdirTemp("", "stagedoor-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

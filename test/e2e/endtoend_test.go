@@ -25,7 +25,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Run("terminal", e.testTerminal)
 	t.Run("guest is killed", e.testGuestKilled)
 	t.Run("rekey", func(t *testing.T) {
-		testRekey(t, e.in(t).command("ssh", "-v", "-o", "RekeyLimit=1M", e.target(), "cat"), 16<<20)
+		testRekey(t, e.in(t).command("ssh", "-v", "-o", "RekeyLimit=1M", e.target(), "cat"), 8<<20)
 	})
 	t.Run("transport", func(t *testing.T) { e.in(t).testAgentTransport() })
 	if strings.Contains(agent.Output.String(), "spliced=true") {

@@ -49,8 +49,11 @@ func (w *world) forward(args ...string) *testenv.Process {
 	return p
 }
 
-// bulk is more than the windows between two ends hold.
-const bulk = 6 << 20
+// bulk is more than the windows between two ends hold, some is more than a buffer.
+const (
+	bulk = 6 << 20
+	some = 200 << 10
+)
 
 // expectAnswer is enough to see that a forwarding works.
 func expectAnswer(t *testing.T, c halfConn) {
@@ -127,7 +130,7 @@ func (w *world) testHalfClose() {
 	for _, command := range [][]string{{"nc", "-N", host, number}, {"socat", "-t60", "-", "TCP:" + port}} {
 		ctx, cancel := contextFor(w.t)
 		cmd := exec.CommandContext(ctx, testenv.Need(w.t, command[0]), command[1:]...)
-		data, _ := noise(bulk)
+		data, _ := noise(some)
 		cmd.Stdin = bytes.NewReader(data)
 		if out, err := cmd.Output(); err != nil || !bytes.Equal(out, data) {
 			w.t.Errorf("%q: %d bytes of %d: %v", command, len(out), len(data), err)
@@ -140,7 +143,7 @@ func (w *world) testHalfClose() {
 // SOCKS.
 func (w *world) testDynamicForward() {
 	t := w.t
-	data, want := noise(bulk)
+	data, want := noise(some)
 	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Write(data) }))
 	t.Cleanup(site.Close)
 	_, port, _ := net.SplitHostPort(site.Listener.Addr().String())

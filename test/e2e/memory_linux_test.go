@@ -27,9 +27,10 @@ func searchMemory(t *testing.T, pid int, text []byte) (found int) {
 	pages, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
 	mustDo(t, err)
 	defer pages.Close()
+	buf := make([]byte, 0, searchPiece+len(text))
 	for _, m := range mappings(t, pid) {
 		for _, filled := range m.filled(t, pages) {
-			found += filled.count(memory, text)
+			found += filled.count(memory, text, buf)
 		}
 	}
 	return found
@@ -84,14 +85,17 @@ func (m mapping) filled(t *testing.T, pagemap io.ReaderAt) (parts []mapping) {
 	return parts
 }
 
-// count reads a mapping piece by piece, with the end of each in front of the next.
-func (m mapping) count(memory io.ReaderAt, text []byte) (found int) {
-	const piece = 1 << 20
-	buf := make([]byte, 0, piece+len(text))
-	for at := m.start; at < m.end; at += piece {
+// searchPiece is how much is read at a time.
+const searchPiece = 1 << 20
+
+// count reads a mapping piece by piece into buf, with the end of each in front of
+// the next.
+func (m mapping) count(memory io.ReaderAt, text, buf []byte) (found int) {
+	buf = buf[:0]
+	for at := m.start; at < m.end; at += searchPiece {
 		keep := buf[max(0, len(buf)-len(text)+1):]
 		buf = append(buf[:0], keep...)
-		n, _ := memory.ReadAt(buf[len(buf):len(buf)+int(min(piece, m.end-at))], at) // what was unmapped since reads as nothing
+		n, _ := memory.ReadAt(buf[len(buf):len(buf)+int(min(searchPiece, m.end-at))], at) // what was unmapped since reads as nothing
 		buf = buf[:len(buf)+n]
 		found += bytes.Count(buf, text)
 	}

@@ -23,6 +23,7 @@ func contextFor(t *testing.T) (context.Context, context.CancelFunc) {
 // TestGatewayIsKilled: a gateway that dies and starts again finds its agents
 // back, and its host key is the same.
 func TestGatewayIsKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	agent := w.startAgent(nil)
 	w.run("true")
@@ -43,6 +44,7 @@ func TestGatewayIsKilled(t *testing.T) {
 // TestDrain: a SIGTERM hands the ports to a successor at once, while an open
 // session goes on.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.startAgent(nil)
 	cmd := w.command("ssh", w.target(), "cat")
@@ -101,6 +103,7 @@ func awaitFree(t *testing.T, addresses ...string) {
 
 // TestSecondSignal ends a drain that would wait for a guest.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.startAgent(nil)
 	cmd := w.command("ssh", w.target(), "echo started; sleep 1000")
@@ -123,6 +126,7 @@ func TestSecondSignal(t *testing.T) {
 // TestReload: SIGHUP takes a key that was added; a file with a mistake changes
 // nothing and is named with its line.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	operator := testenv.NewKey(t, dir, "operator")
 	keys := filepath.Join(dir, "authorized_keys")
@@ -188,6 +192,7 @@ func TestFrozenGateway(t *testing.T) {
 // TestLameDuckEnds: a gateway that was told to end, and listens on for a while,
 // ends by itself after that.
 func TestLameDuckEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "drain:", "  lame_duck: 1s")
 	mustDo(t, w.gateway.Cmd.Process.Signal(syscall.SIGTERM))
 	if status := w.gateway.Wait(); status != 0 {

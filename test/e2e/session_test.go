@@ -19,6 +19,7 @@ import (
 
 // TestGuest is a guest's day: all of it through one gateway and one agent.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	agent := w.startAgent([]string{"TASK_VARIABLE=kept"}, "--shell", "/bin/sh")
 	_, port, _ := strings.Cut(w.ssh, ":")
@@ -72,6 +73,7 @@ func (w *world) testExec(t *testing.T) {
 // TestTokenStaysSecret reads what a guest could of the agent, as a user without
 // privileges.
 func TestTokenStaysSecret(t *testing.T) {
+	t.Parallel()
 	testenv.NeedRoot(t) // to become somebody else
 	w := newWorld(t)
 	mustDo(t, os.Chmod(w.home, 0o777))

@@ -28,7 +28,7 @@ func TestTransport(t *testing.T) {
 	t.Run("key exchange", func(t *testing.T) { testKeyExchange(t, w.ssh) })
 	t.Run("audit", func(t *testing.T) { testAudit(t, w.ssh) })
 	t.Run("rekey", func(t *testing.T) {
-		testRekey(t, w.in(t).command("ssh", "-v", "-o", "RekeyLimit=1M", w.target(), "cat"), 64<<20)
+		testRekey(t, w.in(t).command("ssh", "-v", "-o", "RekeyLimit=1M", w.target(), "cat"), 24<<20)
 	})
 }
 

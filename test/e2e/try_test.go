@@ -31,6 +31,7 @@ func tryCommand(t *testing.T, args ...string) (cmd *exec.Cmd, dir string) {
 // TestTry is the first command of the README without a terminal: it proves
 // itself and ends.
 func TestTry(t *testing.T) {
+	t.Parallel()
 	cmd, dir := tryCommand(t)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -45,6 +46,7 @@ func TestTry(t *testing.T) {
 
 // TestTryPrintsWhatWorks types the commands that a try prints, as they are.
 func TestTryPrintsWhatWorks(t *testing.T) {
+	t.Parallel()
 	cmd, dir := tryCommand(t)
 	mustDo(t, os.WriteFile(filepath.Join(dir, "artifact.txt"), []byte("made by the task\n"), 0o600))
 	terminal, err := pty.Start(cmd)
@@ -98,6 +100,7 @@ func TestTryPrintsWhatWorks(t *testing.T) {
 
 // TestTryConnect ends with the shell and its exit status.
 func TestTryConnect(t *testing.T) {
+	t.Parallel()
 	cmd, _ := tryCommand(t, "--connect")
 	terminal, err := pty.Start(cmd)
 	mustDo(t, err)
@@ -121,6 +124,7 @@ func TestTryConnect(t *testing.T) {
 
 // TestTryWithoutSSH names what is missing and what to do.
 func TestTryWithoutSSH(t *testing.T) {
+	t.Parallel()
 	cmd, dir := tryCommand(t)
 	cmd.Env = append(cmd.Env, "PATH="+dir)
 	out, err := cmd.CombinedOutput()

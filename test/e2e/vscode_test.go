@@ -5,11 +5,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -108,22 +108,28 @@ func TestVSCode(t *testing.T) {
 	second.useServer()
 }
 
-// installCodeServer pipes a tarball through a session's stdin.
+// installCodeServer pipes a tarball through a session's stdin: a program that is the
+// test's own, and much else.
 func (w *world) installCodeServer() {
 	w.t.Helper()
 	self, err := os.Executable()
 	mustDo(w.t, err)
-	program, err := os.ReadFile(self)
-	mustDo(w.t, err)
+	extensions, want := noise(4 << 20)
 	var tarball bytes.Buffer
 	tw := tar.NewWriter(&tarball)
-	mustDo(w.t, tw.WriteHeader(&tar.Header{Name: "code-server", Mode: 0o755, Size: int64(len(program))}))
-	_, err = tw.Write(program)
-	mustDo(w.t, errors.Join(err, tw.Close()))
+	for name, content := range map[string][]byte{"code-server": []byte("#!/bin/sh\nexec '" + self + "'\n"), "extensions": extensions} {
+		mustDo(w.t, tw.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(content))}))
+		_, err := tw.Write(content)
+		mustDo(w.t, err)
+	}
+	mustDo(w.t, tw.Close())
 	cmd := w.command("ssh", "-T", w.target(), "mkdir -m 700 .code-server && tar -xf - -C .code-server && echo unpacked")
 	cmd.Stdin = &tarball
 	if got := mustRun(w.t, cmd); got != "unpacked\n" {
 		w.t.Fatalf("output %q", got)
+	}
+	if sumOf(w.t, filepath.Join(w.home, ".code-server", "extensions")) != want {
+		w.t.Error("other bytes arrived")
 	}
 }
 
