@@ -226,6 +226,9 @@ func (c *controlSocket) hold(ctx context.Context, nc net.Conn, ask controlReques
 		c.inform(ctx, nc)
 	}()
 	o, err := c.agent.hold(ctx, *ask.Reason, ask.Settings)
+	if err == nil {
+		c.agent.server.notify(func(*guest) notice { return released(o) })
+	}
 	cancel()
 	<-informed
 	a := controlAnswer{Outcome: &o}

@@ -29,6 +29,7 @@ type holder struct {
 	command *hold.Command
 	rerun   *int
 	outcome *hold.Outcome // of the last hold
+	over    string        // why the last hold is over, if the agent ends with it
 	why     string        // End was told
 	grant   *auth.Grant
 	task    auth.TaskID
@@ -87,10 +88,17 @@ func poke(c chan struct{}) {
 // goroutine. A gateway that cannot be reached changes nothing about the clocks. The error wraps ErrHeld if the job is held
 // already; there is no other.
 func (a *Agent) Hold(ctx context.Context, why hold.Reason) (hold.Outcome, error) {
-	return a.hold(ctx, why, hold.Settings{})
+	o, err := a.hold(ctx, why, hold.Settings{})
+	if err == nil {
+		h := a.holding()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.over = o.Why
+	}
+	return o, err
 }
 
-// hold is Hold with clocks that go before those of the agent.
+// hold is Hold with clocks that go before those of the agent, for an agent that goes on afterwards.
 func (a *Agent) hold(ctx context.Context, why hold.Reason, settings hold.Settings) (hold.Outcome, error) {
 	if o := a.prepareHold(ctx, settings); o != nil {
 		return *o, nil
@@ -99,9 +107,7 @@ func (a *Agent) hold(ctx context.Context, why hold.Reason, settings hold.Setting
 	if err != nil {
 		return hold.Outcome{}, err
 	}
-	o := a.await(ctx, j)
-	a.endHold(o)
-	return o, nil
+	return a.endHold(j, a.await(ctx, j)), nil
 }
 
 // prepareHold waits until the token was read, which may be that of a CI provider who takes long. It returns an outcome when the
@@ -148,7 +154,7 @@ func (a *Agent) beginHold(why hold.Reason, settings hold.Settings) (*job, error)
 	if len(why.Command.Args) > 0 {
 		h.command = &why.Command
 	}
-	h.outcome, h.why = nil, ""
+	h.outcome, h.over, h.why = nil, "", ""
 	poke(h.changed)
 	return h.job, nil
 }
@@ -178,25 +184,32 @@ func (a *Agent) continuePath() string { return filepath.Join(a.Dir, continueFile
 
 // await returns when the job is let go, and how.
 func (a *Agent) await(ctx context.Context, j *job) hold.Outcome {
-	h := a.holding()
 	for {
 		next, over := a.look(j, time.Now())
+		if over == nil {
+			over = a.pause(ctx, j, time.Until(next))
+		}
 		if over != nil {
 			return *over
 		}
-		timer := time.NewTimer(time.Until(next))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-j.wake:
-		case o := <-j.released:
-			return o
-		case <-h.done:
-			return *outcome(hold.Lost)
-		case <-ctx.Done():
-			return *outcome(hold.Canceled)
-		}
 	}
+}
+
+// pause returns when it is time to look again, or the outcome when the hold is over.
+func (a *Agent) pause(ctx context.Context, j *job, d time.Duration) *hold.Outcome {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-j.wake:
+	case o := <-j.released:
+		return &o
+	case <-a.holding().done:
+		return outcome(hold.Lost)
+	case <-ctx.Done():
+		return outcome(hold.Canceled)
+	}
+	return nil
 }
 
 // look brings the clock up to date and does what is due. It returns when to look again, or the outcome if the hold is over.
@@ -276,13 +289,19 @@ func names(guests []hold.Guest) string {
 	return strings.Join(names, ", ")
 }
 
-func (a *Agent) endHold(o hold.Outcome) {
+// endHold ends a hold with an outcome, or with that of somebody who was told a moment ago that the hold is released.
+func (a *Agent) endHold(j *job, o hold.Outcome) hold.Outcome {
 	h := a.holding()
 	h.mu.Lock()
+	select {
+	case o = <-j.released:
+	default:
+	}
 	h.job, h.outcome = nil, &o
 	poke(h.changed)
 	h.mu.Unlock()
 	a.log().Info("the hold has ended", "result", string(o.Result), "reason", o.Why)
+	return o
 }
 
 // release ends the hold.
@@ -326,8 +345,8 @@ func (a *Agent) lastWords() string {
 	switch {
 	case h.why != "":
 		return h.why
-	case h.outcome != nil:
-		return h.outcome.Why
+	case h.over != "":
+		return h.over
 	}
 	return "the job has ended"
 }

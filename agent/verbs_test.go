@@ -197,11 +197,14 @@ func TestControlSocket(t *testing.T) {
 	check(err)
 	for !(<-changes).Deadline.Equal(extended.Deadline) {
 	}
+	x := j.shell()
+	x.await("stagedoor fail")
 	_, err = control.Fail(t.Context())
 	check(err)
 	if o := <-ended; o.Result != hold.Failed || o.ExitStatus() != 1 {
 		t.Errorf("%+v", o)
 	}
+	x.await("\a\r\nstagedoor: the job is held no longer: ended as failed\r\n") // and the session goes on
 	if _, err := control.Resume(t.Context(), nil); !errors.Is(err, agent.ErrNotHeld) {
 		t.Errorf("resumed what is not held: %v", err)
 	}

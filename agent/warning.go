@@ -6,6 +6,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/agent/hold"
 	"github.com/stagedoor/stagedoor/auth"
+	"github.com/stagedoor/stagedoor/internal/printable"
 )
 
 // warning tells a guest how long there is left: on a plain screen by a line, on the alternate one by the title and a bell, as
@@ -31,6 +32,16 @@ func (g *guest) warning(n hold.Notice) notice {
 			return "\x1b]2;stagedoor: " + title + "\a\a"
 		}
 		return "\a\r\nstagedoor: " + line + "\r\n"
+	}
+}
+
+// released tells guests that the hold is over, where their sessions go on with the job.
+func released(o hold.Outcome) notice {
+	return func(alternate bool) string {
+		if alternate {
+			return "\x1b]2;stagedoor: " + printable.Text(o.Why, maxFarewell) + "\a\a"
+		}
+		return "\a\r\nstagedoor: the job is held no longer: " + printable.Text(o.Why, maxFarewell) + "\r\n"
 	}
 }
 
