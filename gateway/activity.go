@@ -24,14 +24,32 @@ type activity struct {
 	fromGuest, fromHost atomic.Int64 // bytes, jumps left out
 	denials             atomic.Int64
 
-	mu     sync.Mutex // guards what follows
-	reason string     // of the end, when the gateway brought it about
-	open   map[*doing]struct{}
+	mu        sync.Mutex // guards what follows
+	endedBy   ender
+	reason    string // of the end
+	open      map[*doing]struct{}
+	listening map[listener]time.Time // since when
 }
+
+// An ender is who or what ended a guest's connection.
+type ender string
+
+const (
+	endedByGuest       ender = "guest"
+	endedByHost        ender = "host"
+	endedByKick        ender = "kicked"
+	endedByBlock       ender = "blocked"
+	endedByRevocation  ender = "revoked"
+	endedByLimit       ender = "limit"
+	endedBySessionTime ender = "session_time"
+	endedByDeadline    ender = "deadline"
+	endedByKeepalive   ender = "keepalive"
+	endedByDrain       ender = "drain"
+)
 
 // newActivity begins with a guest that has signed in.
 func (s *Server) newActivity(g *guest) *activity {
-	a := &activity{audit: s.audit, since: time.Now(), open: make(map[*doing]struct{})}
+	a := &activity{audit: s.audit, since: time.Now(), open: make(map[*doing]struct{}), listening: make(map[listener]time.Time)}
 	a.who = audit.Who{Identity: clip(g.identity.Name), Remote: g.raw.remote.String(), Conn: g.id}
 	if g.present {
 		a.who.Task = string(g.task)
@@ -46,21 +64,24 @@ func (s *Server) newActivity(g *guest) *activity {
 // clip bounds what strangers can make of an event.
 func clip(s string) string { return fmt.Sprintf("%.300s", s) }
 
-// ends notes why the gateway ends the guest's connection. The first reason counts.
-func (a *activity) ends(why string) {
+// ends notes why the guest's connection ends. The first reason counts.
+func (a *activity) ends(by ender, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.reason == "" {
-		a.reason = why
+	if a.endedBy == "" {
+		a.endedBy, a.reason = by, why
 	}
 }
 
 // left records the end of the connection, when everything in it has ended.
 func (a *activity) left() {
-	a.ends("the guest or its host ended the connection")
+	a.ends(endedByGuest, "the guest ended the connection")
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.audit.Record(audit.GuestLeft{Who: a.who, Reason: a.reason,
+	for l := range a.listening {
+		a.unlisten(l)
+	}
+	a.audit.Record(audit.GuestLeft{Who: a.who, By: string(a.endedBy), Reason: a.reason,
 		Ended: ended(a.since, a.fromGuest.Load(), a.fromHost.Load())})
 }
 

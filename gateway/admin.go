@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,17 @@ type AdminRequest struct {
 	Reason   string        `json:"reason,omitempty"`   // is told to whom it happens
 	By       string        `json:"by,omitempty"`       // user who asks, for the audit stream
 	For      time.Duration `json:"for_ns,omitempty"`   // of a block: how long; zero: until it is taken back
+
+	peer string // see WithAdminPeer
+}
+
+type adminPeerKey struct{}
+
+// WithAdminPeer returns the context of a request to AdminHandler that came from
+// peer: a user and process, in words, that the system vouches for. It goes into the
+// log and the audit stream.
+func WithAdminPeer(ctx context.Context, peer string) context.Context {
+	return context.WithValue(ctx, adminPeerKey{}, peer)
 }
 
 // An AdminResult says what happened.
@@ -72,6 +84,7 @@ func (s *Server) AdminHandler() http.Handler {
 				answer(w, nil, err)
 				return
 			}
+			ask.peer, _ = r.Context().Value(adminPeerKey{}).(string)
 			result, err := act(ask)
 			answer(w, result, err)
 		})
@@ -139,6 +152,8 @@ func (r *AdminRequest) check() error {
 	return nil
 }
 
+func (r *AdminRequest) operator() audit.Operator { return audit.Operator{By: r.By, Peer: r.peer} }
+
 func (r *AdminRequest) selection() audit.Selection {
 	return audit.Selection{Task: r.Task, Conn: r.Conn, Identity: r.Identity, Key: r.Key}
 }
@@ -150,12 +165,12 @@ func (s *Server) adminKick(r AdminRequest) (done AdminResult, err error) {
 			return done, err
 		}
 	}
-	done = s.throwOut(r, "an operator ended your connection")
+	done = s.throwOut(r, endedByKick, "an operator ended your connection")
 	if done == (AdminResult{}) {
 		return done, errors.New("there is nobody of this description")
 	}
-	s.log.Warn("an operator ended connections", "of", r.selection(), "by", r.By, "reason", r.Reason, "guests", done.Guests, "hosts", done.Hosts)
-	s.audit.Record(audit.AdminKicked{Selection: r.selection(), By: r.By, Reason: r.Reason, Guests: done.Guests, Hosts: done.Hosts})
+	s.log.Warn("an operator ended connections", "of", r.selection(), "by", r.By, "peer", r.peer, "reason", r.Reason, "guests", done.Guests, "hosts", done.Hosts)
+	s.audit.Record(audit.AdminKicked{Selection: r.selection(), Operator: r.operator(), Reason: r.Reason, Guests: done.Guests, Hosts: done.Hosts})
 	return done, nil
 }
 
@@ -186,9 +201,9 @@ func (s *Server) adminBlock(r AdminRequest) (done AdminResult, err error) {
 	if err := s.blocks.add(block); err != nil {
 		return done, err
 	}
-	done = s.throwOut(r, "an operator has blocked you")
-	s.log.Warn("an operator blocks", "whom", r.selection(), "by", r.By, "reason", r.Reason, "for", r.For, "guests", done.Guests, "hosts", done.Hosts)
-	s.audit.Record(audit.AdminBlocked{Selection: r.selection(), By: r.By, Reason: r.Reason, Until: block.Until, Guests: done.Guests, Hosts: done.Hosts})
+	done = s.throwOut(r, endedByBlock, "an operator has blocked you")
+	s.log.Warn("an operator blocks", "whom", r.selection(), "by", r.By, "peer", r.peer, "reason", r.Reason, "for", r.For, "guests", done.Guests, "hosts", done.Hosts)
+	s.audit.Record(audit.AdminBlocked{Selection: r.selection(), Operator: r.operator(), Reason: r.Reason, Until: block.Until, Guests: done.Guests, Hosts: done.Hosts})
 	return done, nil
 }
 
@@ -201,18 +216,18 @@ func (s *Server) adminUnblock(r AdminRequest) (done AdminResult, err error) {
 	if err != nil {
 		return done, err
 	}
-	s.log.Warn("an operator no longer blocks", "whom", r.selection(), "by", r.By)
-	s.audit.Record(audit.AdminUnblocked{Selection: r.selection(), By: r.By})
+	s.log.Warn("an operator no longer blocks", "whom", r.selection(), "by", r.By, "peer", r.peer)
+	s.audit.Record(audit.AdminUnblocked{Selection: r.selection(), Operator: r.operator()})
 	return done, nil
 }
 
 // throwOut ends the connections that a request is about. Guests are told why.
-func (s *Server) throwOut(r AdminRequest, words string) AdminResult {
+func (s *Server) throwOut(r AdminRequest, by ender, words string) AdminResult {
 	words += because(r.Reason)
 	if r.Task != "" {
 		words = strings.Replace(words, "you", "task "+r.Task+", and with it you", 1)
 	}
-	return AdminResult{Guests: s.kickGuests(r.matches, words), Hosts: s.closeTunnels(r.Task)}
+	return AdminResult{Guests: s.kickGuests(r.matches, by, words), Hosts: s.closeTunnels(r.Task)}
 }
 
 // matches reports whether a request is about a guest.

@@ -10,7 +10,7 @@ import (
 const sayTime = time.Second
 
 // kickGuests ends the connections of guests, and returns how many.
-func (s *Server) kickGuests(match func(*guest) bool, why string) int {
+func (s *Server) kickGuests(match func(*guest) bool, by ender, why string) int {
 	s.mu.Lock()
 	var out []*guest
 	for g := range s.guests {
@@ -21,15 +21,15 @@ func (s *Server) kickGuests(match func(*guest) bool, why string) int {
 	s.mu.Unlock()
 	var kicking sync.WaitGroup
 	for _, g := range out {
-		kicking.Go(func() { g.kick(why) })
+		kicking.Go(func() { g.kick(by, why) })
 	}
 	kicking.Wait()
 	return len(out)
 }
 
 // kick ends a guest's connection, and says why in its sessions.
-func (g *guest) kick(why string) {
-	g.activity.ends(why)
+func (g *guest) kick(by ender, why string) {
+	g.activity.ends(by, why)
 	timer := time.NewTimer(sayTime)
 	defer timer.Stop()
 	for _, said := range g.activity.say("\r\nstagedoor: " + oneLine(why) + "\r\n") {
@@ -39,7 +39,7 @@ func (g *guest) kick(why string) {
 			timer.Reset(0) // for the others
 		}
 	}
-	g.close(why)
+	g.close(by, why)
 }
 
 // oneLine keeps words of a reason from steering a terminal.

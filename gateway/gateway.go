@@ -337,7 +337,7 @@ func (s *Server) shut() (ends []func()) {
 		ends = append(ends, func() { c.Close() })
 	}
 	for g := range s.guests {
-		ends = append(ends, func() { g.close("the gateway closed") })
+		ends = append(ends, func() { g.close(endedByDrain, "the gateway closed") })
 	}
 	for _, h := range s.hosts {
 		if h.forget != nil {

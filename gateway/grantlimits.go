@@ -61,7 +61,7 @@ func (s *Server) beginStay(ctx context.Context, g *guest, reg registration) erro
 	limits := reg.grant.Limits
 	if limits.SessionTime > 0 {
 		over = time.AfterFunc(limits.SessionTime-time.Since(g.activity.since), func() {
-			s.track(func() { g.kick(limits.TimeOver(g.task)) })
+			s.track(func() { g.kick(endedBySessionTime, limits.TimeOver(g.task)) })
 		})
 	}
 	g.stay.begin(limits, s.placesOf(g.task), give, over)

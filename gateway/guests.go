@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -116,7 +117,11 @@ func (g *guest) by() string {
 func (s *Server) welcome(g *guest, in splice.Conn) {
 	defer g.activity.left()
 	if err := s.addGuest(g); err != nil {
-		g.close(err.Error())
+		by := endedByLimit
+		if errors.Is(err, ErrClosed) {
+			by = endedByDrain
+		}
+		g.close(by, err.Error())
 		go ssh.DiscardRequests(in.Requests)
 		refuseChannels(in.Channels)
 		return
@@ -124,23 +129,26 @@ func (s *Server) welcome(g *guest, in splice.Conn) {
 	defer s.removeGuest(g)
 	defer g.stay.end()
 	g.log.Info("guest signed in", "method", g.identity.Method, "client", string(g.conn.ClientVersion()))
-	if err := s.expelled(g); err != nil { // meanwhile
-		g.close(err.Error())
+	if by, err := s.expelled(g); err != nil { // meanwhile
+		g.close(by, err.Error())
 		return
 	}
 	start := time.Now()
 	stop := s.watch(g)
 	defer stop()
 	g.announce()
-	splice.JoinLater(in, func(ctx context.Context) (splice.Conn, error) { return s.dialHost(ctx, g) }, s.hooks(g))
+	dial := func(ctx context.Context) (splice.Conn, error) { return s.dialHost(ctx, g) }
+	if splice.JoinLater(in, dial, s.hooks(g)) == splice.Host {
+		g.activity.ends(endedByHost, "the connection to the host ended")
+	}
 	g.log.Info("guest left", "after", time.Since(start).Round(time.Millisecond))
 }
 
 // close ends the guest's connection. Closing the connection below SSH is what
 // ends it for certain.
-func (g *guest) close(why string) {
+func (g *guest) close(by ender, why string) {
 	g.log.Info("closing a guest's connection", "reason", why)
-	g.activity.ends(why)
+	g.activity.ends(by, why)
 	g.raw.Close()
 }
 
@@ -181,7 +189,7 @@ func (g *guest) keepAlive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-over:
-			g.close(fmt.Sprintf("it was open for %v, the longest that this gateway allows", l.SessionTime))
+			g.close(endedBySessionTime, fmt.Sprintf("it was open for %v, the longest that this gateway allows", l.SessionTime))
 			return
 		case <-tick.C:
 		}
@@ -190,7 +198,7 @@ func (g *guest) keepAlive(ctx context.Context) {
 			continue
 		}
 		if unanswered >= l.KeepaliveCount {
-			g.close("it did not answer keepalives")
+			g.close(endedByKeepalive, "it did not answer keepalives")
 			return
 		}
 		unanswered++

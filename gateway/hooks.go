@@ -27,8 +27,9 @@ func (s *Server) hooks(g *guest) *splice.Hooks {
 		Global: func(from splice.Side, r *ssh.Request) (bool, error) {
 			return g.askGlobal(from, r)
 		},
-		Panic: func(v any, stack []byte) { s.panicked("channel", v, stack) },
-		Log:   g.log,
+		Answered: g.activity.answered,
+		Panic:    func(v any, stack []byte) { s.panicked("channel", v, stack) },
+		Log:      g.log,
 	}
 }
 

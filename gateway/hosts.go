@@ -140,7 +140,7 @@ func (s *Server) keepTunnel(log *slog.Logger, t *tunnel.Tunnel, reg registration
 func (s *Server) endTask(t *tunnel.Tunnel, task auth.TaskID) {
 	why := fmt.Sprintf("the time of task %s is over", task)
 	s.leave(task, t)
-	s.kickGuests(func(g *guest) bool { return g.present && g.task == task }, why)
+	s.kickGuests(func(g *guest) bool { return g.present && g.task == task }, endedByDeadline, why)
 	s.tell(t, tunnel.Message{Type: tunnel.TypeOver, Reason: why})
 	s.awaitEnd(t)
 }

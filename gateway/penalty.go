@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -247,7 +248,7 @@ func hostOffence(err error) offence {
 	switch {
 	case !ok:
 		return noSignIn
-	case refusal.Code == tunnel.CodeBadToken || refusal.Code == tunnel.CodeExpired:
+	case slices.Contains([]string{tunnel.CodeBadToken, tunnel.CodeExpired, tunnel.CodeReplayed}, refusal.Code):
 		return refusedSignIn
 	}
 	return noOffence

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stagedoor/stagedoor/gateway"
 	"github.com/stagedoor/stagedoor/internal/testenv"
+	"github.com/stagedoor/stagedoor/tunnel"
 )
 
 // penalised has loopback addresses pay like any other, except for connections that
@@ -184,6 +185,17 @@ func TestPenaltyOfFleets(t *testing.T) {
 func TestPenaltyOfBadTokens(t *testing.T) {
 	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.Refused = time.Hour })
 	w.refusedHost()
+	eventually(t, "the address is shut out", func() bool { return w.shutOut("127.0.0.1") })
+}
+
+// TestPenaltyOfReplayedTokens: whoever shows a copy of a token pays as well.
+func TestPenaltyOfReplayedTokens(t *testing.T) {
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.Refused = time.Hour })
+	token := w.token("task-1", time.Now(), testenv.NewKey(t, w.dir, "alice"))
+	w.startHost("task-1", token, answerAtEnd)
+	if r := w.refusal(token); r.Code != tunnel.CodeReplayed {
+		t.Fatalf("a copy was refused with %+v", r)
+	}
 	eventually(t, "the address is shut out", func() bool { return w.shutOut("127.0.0.1") })
 }
 

@@ -40,20 +40,20 @@ func (s *Server) endRevoked(check func(ssh.PublicKey) error) {
 		}
 	}
 	if len(out) > 0 {
-		s.kickGuests(func(g *guest) bool { return out[g] }, "your key, or the certificate of it, has been revoked")
+		s.kickGuests(func(g *guest) bool { return out[g] }, endedByRevocation, "your key, or the certificate of it, has been revoked")
 	}
 }
 
 // expelled says why a guest would not sign in any more: what the operator has
 // changed while it did.
-func (s *Server) expelled(g *guest) error {
+func (s *Server) expelled(g *guest) (ender, error) {
 	if block := s.blocked(g); block != nil {
-		return block.err()
+		return endedByBlock, block.err()
 	}
 	if g.identity.Key == nil {
-		return nil
+		return "", nil
 	}
-	return s.settings.Load().Revoked.Check(g.identity.Key)
+	return endedByRevocation, s.settings.Load().Revoked.Check(g.identity.Key)
 }
 
 // aboutRevoked says whether a list names the key.

@@ -311,8 +311,12 @@ func (a *signIn) refused(err error) {
 		args = append(args, "offered", a.offered, "reasons", a.reasons)
 	}
 	a.s.log.Info("guest did not sign in", append(args, "error", err)...)
+	reason := clip(err.Error())
+	if len(a.reasons) > 0 {
+		reason = fmt.Sprintf("%.2000s", strings.Join(a.reasons, "; "))
+	}
 	a.s.audit.Record(audit.GuestRefused{Who: audit.Who{Remote: a.conn.remote.String(), Conn: a.conn.id},
-		User: clip(a.user), Result: result, Offered: a.offered, Reason: clip(err.Error())})
+		User: clip(a.user), Result: result, Offered: a.offered, Reason: reason})
 }
 
 // lastError leaves out that a guest first asks which methods there are.

@@ -17,7 +17,7 @@ var all = []Event{
 	GatewayStarted{}, GatewayEnded{},
 	HostRegistered{}, HostRefused{}, HostEnded{},
 	GuestSignedIn{}, GuestRefused{}, GuestDenied{}, GuestLeft{},
-	SessionStarted{}, SessionEnded{}, ForwardOpened{}, ForwardClosed{},
+	SessionStarted{}, SessionEnded{}, ForwardOpened{}, ForwardClosed{}, ListenOpened{}, ListenClosed{},
 	JumpOpened{}, JumpRefused{}, JumpClosed{},
 	AdminKicked{}, AdminBlocked{}, AdminUnblocked{}, Lost{},
 }

@@ -95,7 +95,8 @@ type GuestDenied struct {
 type GuestLeft struct {
 	Who
 	Ended
-	Reason string `json:"reason"`
+	By     string `json:"by"`     // who or what ended it: guest, host, kicked, blocked, revoked, limit, session_time, deadline, keepalive, drain
+	Reason string `json:"reason"` // in words
 }
 
 // SessionStarted says that a guest asked for a program on the host.
@@ -132,6 +133,22 @@ type ForwardClosed struct {
 	Ended
 }
 
+// ListenOpened says that the host listens for a guest (ssh -R): from now on others
+// can reach into the guest's network. Each connection is a ForwardOpened.
+type ListenOpened struct {
+	Who
+	Type   string `json:"type"`   // of the SSH request: tcpip-forward or streamlocal-forward@openssh.com
+	Target string `json:"target"` // host:port or socket that is listened on; the port is the one that the host chose
+}
+
+// ListenClosed says that it no longer does.
+type ListenClosed struct {
+	Who
+	Type    string  `json:"type"`
+	Target  string  `json:"target"`
+	Seconds float64 `json:"seconds"` // since it began
+}
+
 // JumpOpened says that a guest went end to end to a task.
 type JumpOpened struct {
 	Who // Task is the one that it jumped to
@@ -158,10 +175,16 @@ type Selection struct {
 	Key      string `json:"on_key,omitempty"` // fingerprint
 }
 
+// Operator is who did something.
+type Operator struct {
+	By   string `json:"by,omitempty"`   // user, as the command says: under sudo the one who called it
+	Peer string `json:"peer,omitempty"` // user and process at the other end of the admin socket, as the system says
+}
+
 // AdminKicked says that an operator ended connections.
 type AdminKicked struct {
 	Selection
-	By     string `json:"by,omitempty"` // user who did it, as the command says
+	Operator
 	Reason string `json:"reason,omitempty"`
 	Guests int    `json:"guests"` // connections that were ended
 	Hosts  int    `json:"hosts"`  // tunnels that were ended
@@ -171,7 +194,7 @@ type AdminKicked struct {
 // Connections that were open are ended.
 type AdminBlocked struct {
 	Selection
-	By     string     `json:"by,omitempty"`
+	Operator
 	Reason string     `json:"reason,omitempty"`
 	Until  *time.Time `json:"until,omitempty"`
 	Guests int        `json:"guests"`
@@ -181,7 +204,7 @@ type AdminBlocked struct {
 // AdminUnblocked says that an operator no longer does.
 type AdminUnblocked struct {
 	Selection
-	By string `json:"by,omitempty"`
+	Operator
 }
 
 // Lost says that events are missing before this line: the disk was full, or
@@ -203,6 +226,8 @@ func (SessionStarted) event() string { return "session.started" }
 func (SessionEnded) event() string   { return "session.ended" }
 func (ForwardOpened) event() string  { return "forward.opened" }
 func (ForwardClosed) event() string  { return "forward.closed" }
+func (ListenOpened) event() string   { return "listen.opened" }
+func (ListenClosed) event() string   { return "listen.closed" }
 func (JumpOpened) event() string     { return "jump.opened" }
 func (JumpRefused) event() string    { return "jump.refused" }
 func (JumpClosed) event() string     { return "jump.closed" }

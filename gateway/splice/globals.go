@@ -117,7 +117,14 @@ func (l *leg) passGlobal(r *ssh.Request) {
 		settled = l.j.asked.begin(r)
 	}
 	ok, payload, err := l.other().conn.SendRequest(r.Type, r.WantReply, r.Payload)
-	settled(err == nil && (ok || !r.WantReply))
+	granted := err == nil && (ok || !r.WantReply)
+	settled(granted)
+	if hook := l.j.hooks.Answered; hook != nil {
+		func() {
+			defer l.j.rescue(nil)
+			hook(l.side, r, granted, payload)
+		}()
+	}
 	r.Reply(ok && err == nil, payload)
 }
 

@@ -68,18 +68,20 @@ type leg struct {
 	globals globals
 }
 
-func joinWith(guest, host Conn, h *Hooks, l limits) {
+func joinWith(guest, host Conn, h *Hooks, l limits) Side {
 	j := newJoin(guest, h, l)
 	j.reach.attempt = &attempt{done: make(chan struct{})}
 	close(j.reach.attempt.done)
 	j.attach(host)
 	j.run()
+	return j.endedBy
 }
 
-func joinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks, l limits) {
+func joinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks, l limits) Side {
 	j := newJoin(guest, h, l)
 	j.reach.dial = dial
 	j.run()
+	return j.endedBy
 }
 
 func newJoin(guest Conn, h *Hooks, l limits) *join {

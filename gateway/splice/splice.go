@@ -156,6 +156,11 @@ type Hooks struct {
 	// a panic.
 	Global func(from Side, r *ssh.Request) (handled bool, err error)
 
+	// Answered is called when a global request that was passed on has been answered,
+	// before the answer is passed back: granted says so, and reply is what came with
+	// it. One that wants no reply counts as granted.
+	Answered func(from Side, r *ssh.Request, granted bool, reply []byte)
+
 	// Panic receives what was recovered in this join, with the stack. Nil: it
 	// goes to Log.
 	Panic func(v any, stack []byte)
@@ -203,12 +208,12 @@ type ChannelHooks struct {
 }
 
 // Join joins two connections until one of them ends. It returns when both are
-// closed and its goroutines are done. h may be nil.
+// closed and its goroutines are done, and says whose had ended first. h may be nil.
 //
 // Calls that hang in x/crypto (see the package comment) delay it by 11 s at most,
 // and are left behind.
-func Join(guest, host Conn, h *Hooks) {
-	joinWith(guest, host, h, defaultLimits)
+func Join(guest, host Conn, h *Hooks) (endedBy Side) {
+	return joinWith(guest, host, h, defaultLimits)
 }
 
 // JoinLater is Join with a host that is dialled when the guest first sends what
@@ -216,6 +221,6 @@ func Join(guest, host Conn, h *Hooks) {
 // keepalive@openssh.com and no-more-sessions@openssh.com. The context of dial
 // ends with the guest's connection, and dial must heed it. After a failure the
 // next thing that needs the host has it dialled again.
-func JoinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks) {
-	joinLater(guest, dial, h, defaultLimits)
+func JoinLater(guest Conn, dial func(context.Context) (Conn, error), h *Hooks) (endedBy Side) {
+	return joinLater(guest, dial, h, defaultLimits)
 }

@@ -87,8 +87,13 @@ func (w *world) hog(channels int) (opened int, err error) {
 // as well, notices nothing.
 func TestStalledChannels(t *testing.T) {
 	const budget = 64 << 20
+	// Besides the budget: what comes over the loopback until the gateway looks, which
+	// it does ten times a second unless the machine is busy; what a hundred
+	// connections take; and a quarter of all that is yet to be collected. A machine
+	// with nothing else to do sees 160 to 190 MiB.
+	const most = 6 * budget
 	w := newWorld(t, "limits:", fmt.Sprintf("  buffered_bytes: %dMiB", budget>>20), "  channels_per_identity: 100000", "  channels_per_connection: 64")
-	w.startHost("task-a", w.alice, pour(256<<10))
+	w.startHost("task-a", w.alice, pour(4<<20))
 	w.startHost("task-b", w.bob, func(nc ssh.NewChannel) {
 		if string(nc.ExtraData()) == "pour" {
 			pour(4 << 20)(nc)
@@ -133,7 +138,7 @@ func TestStalledChannels(t *testing.T) {
 	})
 	now, peak := w.resident()
 	t.Logf("%d channels of 6400 were opened; memory is at %d MiB and was at %d MiB", total, now>>20, peak>>20)
-	if peak > 8*budget {
+	if peak > most {
 		t.Errorf("the gateway held %d MiB", peak>>20)
 	}
 	for range 10 {
