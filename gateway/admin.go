@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -98,7 +99,21 @@ func (s *Server) AdminHandler() http.Handler {
 		explanation, err := s.adminExplain(r.Context(), ask)
 		answer(w, explanation, err)
 	})
-	return mux
+	return s.counting("admin request", mux)
+}
+
+// counting has a panic of a handler be counted and logged as any other, and end the
+// request alone.
+func (s *Server) counting(what string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if v := recover(); v != nil {
+				s.panicked(what, v, debug.Stack())
+				panic(http.ErrAbortHandler) // what net/http does not log
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
 }
 
 func decode(w http.ResponseWriter, r *http.Request, into any) error {

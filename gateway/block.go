@@ -57,11 +57,13 @@ type endedTask struct {
 // a deadline.
 const endedFor = 31 * 24 * time.Hour
 
-// blocks is what the operator refuses. With a file it outlives the gateway.
+// blocks is what the operator refuses. With a file it outlives the gateway, and is
+// shared with one that drains beside its successor.
 type blocks struct {
 	path string // empty: in memory alone
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex  // guards what follows
+	seen  fs.FileInfo // of the file when it was read or written; nil: there was none
 	list  map[subject]Block
 	ended map[string]endedTask // by task
 }
@@ -81,33 +83,64 @@ func openBlocks(dir string) (*blocks, error) {
 		return b, nil
 	}
 	b.path = filepath.Join(dir, blocksFile)
-	data, err := os.ReadFile(b.path)
+	_, err := b.refresh()
+	return b, err
+}
+
+// refresh reads the file if another gateway has written it, and reports whether it
+// had. On an error all stays as it was.
+func (b *blocks) refresh() (changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reread()
+}
+
+// reread is refresh with b.mu held.
+func (b *blocks) reread() (changed bool, err error) {
+	if b.path == "" {
+		return false, nil
+	}
+	f, err := os.Open(b.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return b, nil
+		return false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("blocks: %w", err)
+		return false, fmt.Errorf("blocks: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("blocks: %w", err)
+	}
+	if b.seen != nil && os.SameFile(info, b.seen) && info.ModTime().Equal(b.seen.ModTime()) {
+		return false, nil
 	}
 	var all blocksJSON
-	if err = json.Unmarshal(data, &all); err == nil && all.Version != 1 {
+	if err = json.NewDecoder(f).Decode(&all); err == nil && all.Version != 1 {
 		err = fmt.Errorf("version %d is not known", all.Version)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("blocks: %s: %w: restore it, or remove it and block again whom it named", b.path, err)
+		return false, fmt.Errorf("blocks: %s: %w: restore it, or remove it and block again whom it named", b.path, err)
 	}
+	clear(b.list)
+	clear(b.ended)
 	for _, block := range all.Blocks {
 		b.list[block.subject()] = block
 	}
 	for _, e := range all.Ended {
 		b.ended[e.Task] = e
 	}
-	return b, nil
+	b.seen = info
+	return true, nil
 }
 
 // add begins a block, in the place of an older one of the same.
 func (b *blocks) add(block Block) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, err := b.reread(); err != nil {
+		return err
+	}
 	old, had := b.list[block.subject()]
 	if !had && len(b.list) >= maxBlocks {
 		return fmt.Errorf("there are %d blocks already: take some back", len(b.list))
@@ -127,6 +160,9 @@ func (b *blocks) add(block Block) error {
 func (b *blocks) remove(s subject) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, err := b.reread(); err != nil {
+		return false, err
+	}
 	block, ok := b.list[s]
 	if !ok {
 		return false, nil
@@ -143,6 +179,9 @@ func (b *blocks) remove(s subject) (bool, error) {
 func (b *blocks) end(task auth.TaskID, issued time.Time, reason string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, err := b.reread(); err != nil {
+		return err
+	}
 	old, had := b.ended[string(task)]
 	b.ended[string(task)] = endedTask{Task: string(task), Issued: issued, Reason: reason, At: time.Now()}
 	err := b.save()
@@ -183,7 +222,53 @@ func (b *blocks) save() error {
 	if err := replaceFile(b.path, append(data, '\n')); err != nil {
 		return fmt.Errorf("blocks: %w", err)
 	}
+	if b.seen, err = os.Stat(b.path); err != nil {
+		b.seen = nil // and is read again
+	}
 	return nil
+}
+
+// blocksTick is how often a gateway that drains looks for what its successor was
+// told.
+const blocksTick = time.Second
+
+// followBlocks has a gateway that drains throw out whom the operator blocks, or what
+// tasks are ended, by its successor, which has the admin socket by then. It returns
+// when ctx ends.
+func (s *Server) followBlocks(ctx context.Context) {
+	tick := time.NewTicker(blocksTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		switch changed, err := s.blocks.refresh(); {
+		case err != nil:
+			s.log.Error("cannot read what the next gateway blocks", "error", err)
+		case changed:
+			s.throwOutBlocked()
+		}
+	}
+}
+
+// throwOutBlocked ends the connections of all whom a block is about, and the tasks
+// that were ended.
+func (s *Server) throwOutBlocked() {
+	over := make(map[auth.TaskID]bool)
+	s.mu.Lock()
+	for _, h := range s.hosts {
+		if s.blocks.refusal(h.registration) != nil {
+			over[h.task] = true
+		}
+	}
+	s.mu.Unlock()
+	s.kickGuests(func(g *guest) bool { return s.blocked(g) != nil }, endedByBlock, "an operator has blocked you")
+	s.kickGuests(func(g *guest) bool { return over[g.task] }, endedByKick, "an operator ended the task")
+	for task := range over {
+		s.closeTunnels(string(task))
+	}
 }
 
 // replaceFile writes a file, for its owner alone, that is whole at any time.

@@ -128,3 +128,35 @@ func TestGuard(t *testing.T) {
 		}
 	}
 }
+
+// TestBlocksAreShared by a gateway that drains and its successor: neither forgets
+// what the other wrote.
+func TestBlocksAreShared(t *testing.T) {
+	dir := t.TempDir()
+	older, newer := mustOpenBlocks(t, dir), mustOpenBlocks(t, dir)
+	for b, block := range map[*blocks]Block{older: {Identity: "alice", At: time.Now()}, newer: {Identity: "bob", At: time.Now()}} {
+		if err := b.add(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := mustOpenBlocks(t, dir).all(); len(all) != 2 {
+		t.Errorf("the file has %+v", all)
+	}
+	for _, b := range []*blocks{older, newer} {
+		if _, err := b.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := b.refresh(); changed || err != nil {
+			t.Errorf("nothing was written: %v, %v", changed, err)
+		}
+		if b.ofName("alice") == nil || b.ofName("bob") == nil {
+			t.Errorf("blocked are %+v", b.all())
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, blocksFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := older.add(Block{Identity: "carol"}); err == nil || older.ofName("alice") == nil {
+		t.Errorf("a broken file: %v, and blocked are %+v", err, older.all())
+	}
+}

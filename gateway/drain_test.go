@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/stagedoor/stagedoor/agent"
 	"github.com/stagedoor/stagedoor/auth"
 	"github.com/stagedoor/stagedoor/gateway"
@@ -173,5 +175,33 @@ func TestEndToEndOnlyHost(t *testing.T) {
 	out, err := w.sshCommand("task-1", k, "true").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "end-to-end connections only") {
 		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// TestBlocksReachWhoDrains: an operator, who talks to the successor by then, throws
+// out a guest of the gateway that drains.
+func TestBlocksReachWhoDrains(t *testing.T) {
+	t.Parallel()
+	state := t.TempDir()
+	w := newWorldWith(t, gateway.Options{StateDir: state})
+	k := testenv.NewKey(t, w.dir, "alice")
+	w.startHost("task-1", w.token("task-1", time.Now(), k), answerAtEnd)
+	c := w.mustDial("task-1", k)
+	drained := make(chan error, 1)
+	go func() { drained <- w.server.Drain(t.Context()) }()
+	server, err := gateway.New(w.settings, gateway.Options{StateDir: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	next := *w
+	next.server = server
+	next.admin(gateway.AdminBlockPath, gateway.AdminRequest{Key: ssh.FingerprintSHA256(k.Signer.PublicKey())})
+	if err := await(t, drained, "the last guest to be thrown out"); err != nil {
+		t.Error(err)
+	}
+	c.Wait()
+	if !strings.Contains(w.log.String(), "an operator has blocked you") {
+		t.Error("the log does not say why")
 	}
 }

@@ -283,7 +283,12 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.stopListening()
 	s.browsers.drain()
 	s.tellHosts(tunnel.Message{Type: tunnel.TypeDrain})
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	follower.Go(func() { s.followBlocks(following) })
 	err := s.waitForGuests(ctx)
+	stop()
+	follower.Wait()
 	return errors.Join(err, s.Close())
 }
 

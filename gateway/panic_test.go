@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,6 +90,19 @@ func TestPanicInEveryHandler(t *testing.T) {
 		}, true},
 		{"host registered", func(*ssh.Client) { w.startAgent(w.token("task-2", issued, k)) }, true},
 		{"host was not registered", func(*ssh.Client) { w.refusedHost() }, true},
+		{"host was replaced by a newer one", func(*ssh.Client) {
+			w.startStranger(w.token("task-3", issued, k))
+			eventually(t, "the first host", func() bool { return w.metric("stagedoor_tasks") == "3" })
+			w.startStranger(w.token("task-3", issued.Add(time.Second), k))
+		}, true},
+		{"an operator ended connections", func(*ssh.Client) {
+			admin := httptest.NewServer(w.server.AdminHandler())
+			defer admin.Close()
+			if resp, err := admin.Client().Post(admin.URL+gateway.AdminKickPath, "", strings.NewReader(`{"task":"task-2"}`)); err == nil {
+				resp.Body.Close()
+				t.Error("the request was answered")
+			}
+		}, true},
 		{"turned a connection away", func(*ssh.Client) {
 			for range 3 {
 				c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", w.ssh) // not the host's
@@ -119,7 +133,7 @@ func TestPanicInEveryHandler(t *testing.T) {
 	if t.Failed() {
 		t.Log(log.String())
 	}
-	if n := w.metric("stagedoor_panics_total"); n != "12" {
+	if n := w.metric("stagedoor_panics_total"); n != "14" {
 		t.Errorf("%s panics", n)
 	}
 }
