@@ -15,7 +15,7 @@ const (
 	TypePong     = "pong"     // both ways: the answer to a ping
 	TypeDrain    = "drain"    // from a gateway: dial again, this tunnel gets no new streams; from an agent: open no new streams
 	TypeReplaced = "replaced" // from a gateway: a newer agent serves the task, stop; Reason says more
-	TypeState    = "state"    // both ways: State has changed
+	TypeState    = "state"    // from an agent: how its task fares, State in one word; Deadline is when the job goes on that it holds
 	TypeDeadline = "deadline" // from a gateway: the registration now ends at Deadline
 	TypeOver     = "over"     // from a gateway: the task's time is over, stop; Reason says more
 	TypeBye      = "bye"      // from an agent: it stops and does not come back
