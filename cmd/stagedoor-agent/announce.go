@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/stagedoor/stagedoor/agent/ci"
@@ -25,6 +26,9 @@ type announcer struct {
 	command io.Writer // takes the ssh command, alone on a line; nil: the log does
 	now     func() time.Time
 
+	password atomic.Pointer[string] // one-time, for a guest without a key; nil or empty: none
+	told     string                 // the password that the log has
+
 	last    publish.Report
 	printed time.Time // when it last said how a hold goes
 	noticed bool
@@ -38,6 +42,7 @@ func (a *announcer) Publish(_ context.Context, r publish.Report) error {
 	now := a.now()
 	last := a.last
 	a.last = r
+	a.tellPassword()
 	switch {
 	case r.SSHCommand != last.SSHCommand && r.SSHCommand != "":
 		a.entrance(r)
@@ -57,6 +62,16 @@ func (a *announcer) Publish(_ context.Context, r publish.Report) error {
 		fmt.Fprintf(a.log, "Stagedoor: %s\n", r.News())
 	}
 	return nil
+}
+
+// tellPassword shows the one-time password, which is in no report.
+func (a *announcer) tellPassword() {
+	password := a.password.Load()
+	if password == nil || *password == "" || *password == a.told {
+		return
+	}
+	a.told = *password
+	fmt.Fprintf(a.log, "stagedoor-agent: for one guest without a key, who is asked for it, the one-time password: %s\n", a.told)
 }
 
 // extended tells whether somebody has moved the end: by more than what guests do to it in the while between two reports.

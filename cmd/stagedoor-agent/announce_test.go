@@ -114,6 +114,20 @@ func TestLogOfGitHub(t *testing.T) {
 	}
 }
 
+// TestPassword: a one-time password is for the log, once.
+func TestPassword(t *testing.T) {
+	l := newJobLog(t, nil)
+	password := "ABCD-EFGH"
+	l.a.password.Store(&password)
+	const want = "stagedoor-agent: for one guest without a key, who is asked for it, the one-time password: ABCD-EFGH\n"
+	if got := l.after(0, held()); !strings.HasPrefix(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := l.after(time.Hour, held()); strings.Contains(got, password) {
+		t.Errorf("again: %q", got)
+	}
+}
+
 // TestNoAddress says whom to ask.
 func TestNoAddress(t *testing.T) {
 	l := newJobLog(t, nil)

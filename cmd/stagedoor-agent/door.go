@@ -27,9 +27,10 @@ type door struct {
 	done       chan struct{} // closed when the agent has ended
 	err        error         // of the agent, to be read after done
 
-	jobLog io.Writer          // for what no other program is told
-	log    *publish.Publisher // the job's
-	others *publish.Publisher // other programs
+	jobLog    io.Writer // for what no other program is told
+	announcer *announcer
+	log       *publish.Publisher // the job's: the announcer alone
+	others    *publish.Publisher // other programs
 
 	mu     sync.Mutex // guards report
 	report publish.Report
@@ -77,6 +78,7 @@ func (c *config) open(ctx context.Context, a *announcer, claim func() (place, er
 	}
 	d.report.Job, d.report.Page = ci.Clean(a.system.Job), ci.Clean(a.system.Page)
 	sinks := append(c.publishing.sinks(a.system, withoutSecrets()), &publish.File{Path: d.place.report()})
+	d.announcer = a
 	d.log, d.others = publish.New(log, a), publish.New(log, sinks...)
 	d.start(ctx, c.env)
 	return d, nil
@@ -128,6 +130,7 @@ func (d *door) change(f func(*publish.Report)) {
 }
 
 func (d *door) onRegistered(r agent.Registration) {
+	d.announcer.password.Store(&r.OneTimePassword) // for the log and nobody else
 	first := false
 	d.change(func(p *publish.Report) {
 		first = p.Fingerprint == ""
