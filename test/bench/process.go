@@ -56,9 +56,9 @@ func (p *process) stop() {
 }
 
 // waitFor calls ready until it reports true. It fails when the process ends,
-// when ctx does and after ten seconds, with the end of the process's log.
+// when ctx does and after a minute, with the end of the process's log.
 func (p *process) waitFor(ctx context.Context, ready func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -17,12 +17,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/stagedoor/stagedoor/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write docs/clients.md from what was seen")
@@ -39,18 +40,12 @@ func run(m *testing.M) int {
 	if runtime.GOMAXPROCS(0) < 4 {
 		flag.Set("test.parallel", "4")
 	}
-	dir, err := os.MkdirTemp("", "stagedoor-clients-")
+	dir, err := testenv.Build("-race")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-race", "-o", dir+"/", "../../cmd/stagedoor", "../../cmd/stagedoor-agent")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build:", err)
-		return 1
-	}
 	binaries = dir
 	status := m.Run()
 	if err := goleak.Find(); err != nil && status == 0 {

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"maps"
 	"net"
 	"os/exec"
 	"strings"
@@ -36,6 +37,23 @@ func (d driver) command(t *testing.T, g *guest, args ...string) *exec.Cmd {
 	cmd := g.command(t, argv[0], argv[1:]...)
 	cmd.Env = append(cmd.Env, "SSH_HOST="+g.host(), "SSH_PORT="+g.port(), "SSH_USER="+task, "SSH_KEY="+g.key(), "SSH_KNOWN_HOSTS="+g.knownHosts())
 	return cmd
+}
+
+// cells are those of a library, whose driver does what nearly all of them can, and
+// those that are its own.
+func (d driver) cells(own map[string]cell) map[string]cell {
+	cells := map[string]cell{
+		"sftp":            works(copies(d.copy("put"), d.copy("get"))),
+		"-L":              works(pipes(toTCP, d.pipe("local"))),
+		"-D":              not("the library opens channels, but is no SOCKS proxy"),
+		"-R":              works(forwardsWhenReady(d.forward("remote"))),
+		"Agent":           works(forwardsAgent(d.run("agent"))),
+		"X11":             works(forwardsX11(d.run("x11"))),
+		"End to end":      works(endToEnd(d.jump)),
+		"Sends keepalive": works(staysIdle(false, d.run("keepalive"))),
+	}
+	maps.Copy(cells, own)
+	return cellsOf(d.run("exec"), d.shell, cells)
 }
 
 // run is the runner of an operation that takes a command.

@@ -13,31 +13,24 @@ import (
 // dropbear is dbclient, the client of small systems.
 func dropbear() client {
 	run := dbclientRun()
+	shell := func(t *testing.T, g *guest) *exec.Cmd { return g.dbclient(t, g.target()) }
 	return client{
 		name:    "Dropbear",
 		version: func(t *testing.T) string { return firstLine(t, "dbclient", "-V") },
 		need:    needs("dbclient", "dropbearconvert", "sftp", "scp"),
-		cells: map[string]cell{
-			ed25519:             works(signsIn(ed25519, run)),
-			ecdsa:               works(signsIn(ecdsa, run)),
-			rsa:                 works(signsIn(rsa, run)),
-			"Host key":          works(checksHostKey(run)),
-			"Command":           works(runsCommands(run)),
-			"Stdin":             works(passesStdin(run)),
-			"Terminal":          works(hasTerminal(func(t *testing.T, g *guest) *exec.Cmd { return g.dbclient(t, g.target()) })),
-			"sftp":              works(copies(dbclientPut("sftp"), dbclientGet("sftp"))).but("OpenSSH's `sftp -S dbclient`"),
-			"scp":               works(copies(dbclientPut("scp"), dbclientGet("scp"))).but("OpenSSH's `scp -O -S dbclient`"),
-			"-L":                works(forwards(dbclientForward("-L"))),
-			"-L unix":           not("dbclient forwards from and to ports alone"),
-			"-D":                not("dbclient has no SOCKS proxy"),
-			"-R":                works(forwards(dbclientForward("-R"))),
-			"Agent":             works(forwardsAgent(dbclientRun("-A"))),
-			"X11":               not("dbclient does not forward X11"),
-			"End to end":        works(endToEnd(dbclientJump)),
-			"Rekey":             not("dbclient begins new keys after 1 GiB, which cannot be changed"),
-			"Answers keepalive": works(staysIdle(true, run)),
-			"Sends keepalive":   works(staysIdle(false, dbclientRun("-K", "1"))),
-		},
+		cells: cellsOf(run, shell, map[string]cell{
+			"sftp":            works(copies(dbclientPut("sftp"), dbclientGet("sftp"))).but("OpenSSH's `sftp -S dbclient`"),
+			"scp":             works(copies(dbclientPut("scp"), dbclientGet("scp"))).but("OpenSSH's `scp -O -S dbclient`"),
+			"-L":              works(forwards(dbclientForward("-L"))),
+			"-L unix":         not("dbclient forwards from and to ports alone"),
+			"-D":              not("dbclient has no SOCKS proxy"),
+			"-R":              works(forwards(dbclientForward("-R"))),
+			"Agent":           works(forwardsAgent(dbclientRun("-A"))),
+			"X11":             not("dbclient does not forward X11"),
+			"End to end":      works(endToEnd(dbclientJump)),
+			"Rekey":           not("dbclient begins new keys after 1 GiB, which cannot be changed"),
+			"Sends keepalive": works(staysIdle(false, dbclientRun("-K", "1"))),
+		}),
 	}
 }
 

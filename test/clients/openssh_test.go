@@ -12,33 +12,24 @@ import (
 // openSSH is the client that nearly everybody has.
 func openSSH() client {
 	run := openSSHRun()
+	shell := func(t *testing.T, g *guest) *exec.Cmd { return g.openSSH(t, "ssh", g.target()) }
 	return client{
 		name:    "OpenSSH",
 		version: func(t *testing.T) string { return firstLine(t, "ssh", "-V") },
 		need:    needs("ssh", "scp", "sftp", "ssh-add"),
-		cells: map[string]cell{
-			ed25519:    works(signsIn(ed25519, run)),
-			ecdsa:      works(signsIn(ecdsa, run)),
-			rsa:        works(signsIn(rsa, run)),
-			"Host key": works(checksHostKey(run)),
-			"Command":  works(runsCommands(run)),
-			"Stdin":    works(passesStdin(run)),
-			"Terminal": works(hasTerminal(func(t *testing.T, g *guest) *exec.Cmd {
-				return g.openSSH(t, "ssh", g.target())
-			})),
-			"sftp":              works(copies(openSSHPut("scp", "-s"), openSSHGet("scp", "-s"))),
-			"scp":               works(copies(openSSHPut("scp", "-O"), openSSHGet("scp", "-O"))),
-			"-L":                works(forwards(openSSHForward("-L"))),
-			"-L unix":           works(forwardsUnix(openSSHForward("-L"))),
-			"-D":                works(forwardsAnywhere(openSSHForward("-D"))),
-			"-R":                works(forwards(openSSHForward("-R"))),
-			"Agent":             works(forwardsAgent(openSSHRun("-A"))),
-			"X11":               works(forwardsX11(openSSHRun("-Y"))),
-			"End to end":        works(endToEnd(openSSHJump)),
-			"Rekey":             works(rekeys(openSSHRun("-v", "-o", "RekeyLimit=1M"), "SSH2_MSG_NEWKEYS received")),
-			"Answers keepalive": works(staysIdle(true, run)),
-			"Sends keepalive":   works(staysIdle(false, openSSHRun("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=30"))),
-		},
+		cells: cellsOf(run, shell, map[string]cell{
+			"sftp":            works(copies(openSSHPut("scp", "-s"), openSSHGet("scp", "-s"))),
+			"scp":             works(copies(openSSHPut("scp", "-O"), openSSHGet("scp", "-O"))),
+			"-L":              works(forwards(openSSHForward("-L"))),
+			"-L unix":         works(forwardsUnix(openSSHForward("-L"))),
+			"-D":              works(forwardsAnywhere(openSSHForward("-D"))),
+			"-R":              works(forwards(openSSHForward("-R"))),
+			"Agent":           works(forwardsAgent(openSSHRun("-A"))),
+			"X11":             works(forwardsX11(openSSHRun("-Y"))),
+			"End to end":      works(endToEnd(openSSHJump)),
+			"Rekey":           works(rekeys(openSSHRun("-v", "-o", "RekeyLimit=1M"), "SSH2_MSG_NEWKEYS received")),
+			"Sends keepalive": works(staysIdle(false, openSSHRun("-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=30"))),
+		}),
 	}
 }
 
@@ -49,7 +40,7 @@ func (g *guest) openSSHOptions() []string {
 		"-F", "none",
 		"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + g.knownHosts(),
 		"-o", "GlobalKnownHostsFile=none", "-o", "IdentitiesOnly=yes", "-o", "IdentityFile=" + g.key(),
-		"-o", "ConnectTimeout=30", "-o", "Port=" + g.port(),
+		"-o", "ConnectTimeout=120", "-o", "Port=" + g.port(),
 	}
 }
 
@@ -117,6 +108,6 @@ Host *
 	GlobalKnownHostsFile none
 	IdentitiesOnly yes
 	IdentityFile %[7]s
-	ConnectTimeout 30
+	ConnectTimeout 120
 `, spliced, g.host(), g.port(), task, through, g.knownHosts(), g.key()))
 }

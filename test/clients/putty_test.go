@@ -18,31 +18,24 @@ import (
 // putty is plink, pscp and psftp.
 func putty() client {
 	run := plinkRun()
+	shell := func(t *testing.T, g *guest) *exec.Cmd { return g.putty(t, "plink", "-t", g.target()) }
 	return client{
 		name:    "PuTTY",
 		version: func(t *testing.T) string { return firstLine(t, "plink", "-V") },
 		need:    needs("plink", "pscp", "psftp", "puttygen"),
-		cells: map[string]cell{
-			ed25519:             works(signsIn(ed25519, run)),
-			ecdsa:               works(signsIn(ecdsa, run)),
-			rsa:                 works(signsIn(rsa, run)),
-			"Host key":          works(checksHostKey(run)),
-			"Command":           works(runsCommands(run)),
-			"Stdin":             works(passesStdin(run)),
-			"Terminal":          works(hasTerminal(func(t *testing.T, g *guest) *exec.Cmd { return g.putty(t, "plink", "-t", g.target()) })),
-			"sftp":              works(copies(psftp("put"), psftp("get"))),
-			"scp":               works(copies(pscpPut, pscpGet)),
-			"-L":                works(forwards(plinkForward("-L"))),
-			"-L unix":           not("PuTTY forwards from and to ports alone"),
-			"-D":                works(forwardsAnywhere(plinkForward("-D"))),
-			"-R":                works(forwards(plinkForward("-R"))),
-			"Agent":             works(forwardsAgent(plinkRun("-A"))),
-			"X11":               works(forwardsX11(plinkRun("-X"))),
-			"End to end":        works(endToEnd(plinkJump)),
-			"Rekey":             works(rekeys(plinkSaved("RekeyBytes=1M"), "outbound encryption")),
-			"Answers keepalive": works(staysIdle(true, run)),
-			"Sends keepalive":   works(staysIdle(false, plinkSaved("PingInterval=0\nPingIntervalSecs=1"))).but("by messages that want no answer"),
-		},
+		cells: cellsOf(run, shell, map[string]cell{
+			"sftp":            works(copies(psftp("put"), psftp("get"))),
+			"scp":             works(copies(pscpPut, pscpGet)),
+			"-L":              works(forwards(plinkForward("-L"))),
+			"-L unix":         not("PuTTY forwards from and to ports alone"),
+			"-D":              works(forwardsAnywhere(plinkForward("-D"))),
+			"-R":              works(forwards(plinkForward("-R"))),
+			"Agent":           works(forwardsAgent(plinkRun("-A"))),
+			"X11":             works(forwardsX11(plinkRun("-X"))),
+			"End to end":      works(endToEnd(plinkJump)),
+			"Rekey":           works(rekeys(plinkSaved("RekeyBytes=1M"), "outbound encryption")),
+			"Sends keepalive": works(staysIdle(false, plinkSaved("PingInterval=0\nPingIntervalSecs=1"))).but("by messages that want no answer"),
+		}),
 	}
 }
 

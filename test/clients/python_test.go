@@ -11,32 +11,15 @@ import (
 // paramiko is the SSH library that most Python programs use.
 func paramiko() client {
 	d := pythonDriver("paramiko")
-	run := d.run("exec")
 	return client{
 		name:    "paramiko",
 		version: pythonVersion("paramiko"),
 		need:    func(t *testing.T) { python(t, "paramiko") },
-		cells: map[string]cell{
-			ed25519:             works(signsIn(ed25519, run)),
-			ecdsa:               works(signsIn(ecdsa, run)),
-			rsa:                 works(signsIn(rsa, run)),
-			"Host key":          works(checksHostKey(run)),
-			"Command":           works(runsCommands(run)),
-			"Stdin":             works(passesStdin(run)),
-			"Terminal":          works(hasTerminal(d.shell)),
-			"sftp":              works(copies(d.copy("put"), d.copy("get"))),
-			"scp":               not("the library has no scp"),
-			"-L":                works(pipes(toTCP, d.pipe("local"))),
-			"-L unix":           not("the library knows no channels to unix sockets"),
-			"-D":                not("the library opens channels, but is no SOCKS proxy"),
-			"-R":                works(forwardsWhenReady(d.forward("remote"))),
-			"Agent":             works(forwardsAgent(d.run("agent"))),
-			"X11":               works(forwardsX11(d.run("x11"))),
-			"End to end":        works(endToEnd(d.jump)),
-			"Rekey":             works(rekeys(d.run("rekey"), "new keys")),
-			"Answers keepalive": works(staysIdle(true, run)),
-			"Sends keepalive":   works(staysIdle(false, d.run("keepalive"))),
-		},
+		cells: d.cells(map[string]cell{
+			"scp":     not("the library has no scp"),
+			"-L unix": not("the library knows no channels to unix sockets"),
+			"Rekey":   works(rekeys(d.run("rekey"), "new keys")),
+		}),
 	}
 }
 
@@ -50,32 +33,17 @@ const asyncSSHRekey = "the AsyncSSH of Debian 12 (2.10.1-2+deb12u2) sends data a
 // asyncSSH is the library for Python programs on asyncio.
 func asyncSSH() client {
 	d := pythonDriver("asyncssh")
-	run := d.run("exec")
 	return client{
 		name:    "AsyncSSH",
 		version: pythonVersion("asyncssh"),
 		need:    func(t *testing.T) { python(t, "asyncssh") },
-		cells: map[string]cell{
-			ed25519:             works(signsIn(ed25519, run)),
-			ecdsa:               works(signsIn(ecdsa, run)),
-			rsa:                 works(signsIn(rsa, run)),
-			"Host key":          works(checksHostKey(run)),
-			"Command":           works(runsCommands(run)),
-			"Stdin":             works(passesStdin(run)),
-			"Terminal":          works(hasTerminal(d.shell)),
-			"sftp":              works(copies(d.copy("put"), d.copy("get"))),
-			"scp":               works(copies(d.copy("scp-put"), d.copy("scp-get"))),
-			"-L":                works(forwards(d.forward("local"))),
-			"-L unix":           works(pipes(toUnix, d.pipe("unix"))),
-			"-D":                works(forwardsAnywhere(d.forward("dynamic"))),
-			"-R":                works(forwardsWhenReady(d.forward("remote"))),
-			"Agent":             works(forwardsAgent(d.run("agent"))),
-			"X11":               works(forwardsX11(d.run("x11"))),
-			"End to end":        works(endToEnd(d.jump)),
-			"Rekey":             not(asyncSSHRekey),
-			"Answers keepalive": works(staysIdle(true, run)),
-			"Sends keepalive":   works(staysIdle(false, d.run("keepalive"))),
-		},
+		cells: d.cells(map[string]cell{
+			"scp":     works(copies(d.copy("scp-put"), d.copy("scp-get"))),
+			"-L":      works(forwards(d.forward("local"))),
+			"-L unix": works(pipes(toUnix, d.pipe("unix"))),
+			"-D":      works(forwardsAnywhere(d.forward("dynamic"))),
+			"Rekey":   not(asyncSSHRekey),
+		}),
 	}
 }
 

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,23 @@ import (
 // clients are the rows, in the order of the table.
 func clients() []client {
 	return []client{openSSH(), putty(), dropbear(), paramiko(), asyncSSH(), libSSH(), curl(), ssh2(), sshfs(), lftp(), rsync(), git(), autossh()}
+}
+
+// cellsOf are the cells of a client that runs commands and shells: what all of them
+// can do, and those that are its own.
+func cellsOf(run runner, shell func(t *testing.T, g *guest) *exec.Cmd, own map[string]cell) map[string]cell {
+	cells := map[string]cell{
+		ed25519:             works(signsIn(ed25519, run)),
+		ecdsa:               works(signsIn(ecdsa, run)),
+		rsa:                 works(signsIn(rsa, run)),
+		"Host key":          works(checksHostKey(run)),
+		"Command":           works(runsCommands(run)),
+		"Stdin":             works(passesStdin(run)),
+		"Terminal":          works(hasTerminal(shell)),
+		"Answers keepalive": works(staysIdle(true, run)),
+	}
+	maps.Copy(cells, own)
+	return cells
 }
 
 // needs is the need of a client that consists of programs.

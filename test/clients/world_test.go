@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +45,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{dir: dir, home: filepath.Join(dir, "work"), keys: newKeys(t, dir), digests: newDigests(t)}
 	mustDo(t, os.Mkdir(w.home, 0o755))
 	w.gateway, w.hostKey, w.agentKey = w.startPair(t, "quiet")
-	w.nosy, _, _ = w.startPair(t, "nosy", "limits:", "  keepalive_interval: 500ms", "  keepalive_count: 10")
+	w.nosy, _, _ = w.startPair(t, "nosy", "limits:", "  keepalive_interval: 500ms", "  keepalive_count: 100")
 	return w
 }
 
@@ -81,7 +80,7 @@ func (w *world) startPair(t *testing.T, name string, more ...string) (address st
 	}, more...)
 	mustDo(t, os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 	gateway := testenv.StartProcess(t, nil, stagedoor("stagedoor"), "gateway", "--config", config)
-	awaitReady(t, gateway, private)
+	gateway.WaitFor("gateway ready")
 
 	mint := exec.CommandContext(t.Context(), stagedoor("stagedoor"), "token", "--config", config, "--task", task)
 	for _, file := range w.keys {
@@ -93,29 +92,6 @@ func (w *world) startPair(t *testing.T, name string, more ...string) (address st
 	}, stagedoor("stagedoor-agent"), "connect", "--dir", w.home, "--state-dir", filepath.Join(dir, "agent"))
 	agent.WaitFor("ssh -p ")
 	return address, publicKey(t, filepath.Join(dir, "state", "ssh_host_ed25519_key")), publicKey(t, filepath.Join(dir, "agent", "host_key"))
-}
-
-func awaitReady(t *testing.T, p *testenv.Process, private string) {
-	t.Helper()
-	deadline := time.After(testenv.Patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	defer http.DefaultClient.CloseIdleConnections()
-	for {
-		if resp, err := http.Get("http://" + private + "/readyz"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-p.Done:
-			t.Fatalf("the gateway ended: %v\n%s", p.Err, p.Output.String())
-		case <-deadline:
-			t.Fatalf("the gateway is not ready:\n%s", p.Output.String())
-		}
-	}
 }
 
 // publicKey is the public half of a private key file.

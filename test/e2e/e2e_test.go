@@ -7,13 +7,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -35,18 +33,12 @@ func run(m *testing.M) int {
 	flag.Parse()
 	// Most of a test is waiting: for programs to start, for a link to be given up.
 	flag.Set("test.parallel", "8")
-	dir, err := os.MkdirTemp("", "stagedoor-e2e-")
+	dir, err := testenv.Build("-race")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-race", "-o", dir+"/", "../../cmd/stagedoor", "../../cmd/stagedoor-agent")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build:", err)
-		return 1
-	}
 	binaries = dir
 	return m.Run()
 }
@@ -109,35 +101,13 @@ func newWorldAt(t *testing.T, name string, more ...string) *world {
 func (w *world) startGateway() *testenv.Process {
 	w.t.Helper()
 	p := spawn(w.t, nil, "stagedoor", "gateway", "--config", w.config)
-	w.awaitReady(p)
+	p.WaitFor("gateway ready")
 	signer, err := os.ReadFile(filepath.Join(w.dir, "state", "ssh_host_ed25519_key"))
 	mustDo(w.t, err)
 	key, err := ssh.ParsePrivateKey(signer)
 	mustDo(w.t, err)
 	w.hostKey = key.PublicKey()
 	return p
-}
-
-func (w *world) awaitReady(p *testenv.Process) {
-	w.t.Helper()
-	deadline := time.After(testenv.Patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if resp, err := http.Get("http://" + w.private + "/readyz"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-p.Done:
-			w.t.Fatalf("the gateway ended: %v\n%s", p.Err, p.Output.String())
-		case <-deadline:
-			w.t.Fatalf("the gateway is not ready:\n%s", p.Output.String())
-		}
-	}
 }
 
 // token is what `stagedoor token` prints for the world's key.
