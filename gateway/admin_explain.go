@@ -90,6 +90,9 @@ func (s *Server) adminExplain(ctx context.Context, r ExplainRequest) (*Explanati
 		}
 		id.Remote = netip.AddrPortFrom(addr.Unmap(), 1)
 	}
+	if people := s.rememberedAs(settings, key); len(people) == 1 {
+		id.Person = people[0]
+	}
 	e := &Explanation{Permissions: []string{}, Options: map[string]string{}}
 	e.aboutKey(s, key)
 	e.aboutRevoked(settings.Revoked, key)
@@ -117,6 +120,9 @@ func (s *Server) explainKey(text string) (ssh.PublicKey, error) {
 			return key, nil
 		}
 	}
+	if key := s.theirKeys.find(text); key != nil {
+		return key, nil
+	}
 	return nil, fmt.Errorf("no registered task's grant names the key %.100s: give its .pub file, so that others can be asked about it", text)
 }
 
@@ -132,6 +138,9 @@ func (e *Explanation) aboutKey(s *Server, key ssh.PublicKey) {
 	}
 	if block := s.blocks.ofKey(key); block != nil {
 		e.say(verdictNo, "the key is blocked by an operator%s", block.details())
+	}
+	for _, who := range s.rememberedAs(s.settings.Load(), key) {
+		e.say(verdictNote, "%s signed in by a browser lately, and said that the key is theirs", who.Name())
 	}
 	if names := s.tasksNaming(key); len(names) > 0 {
 		e.say(verdictNote, "the key, or its authority, is in the grants of these tasks: %s", strings.Join(names, ", "))

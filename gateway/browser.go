@@ -22,6 +22,11 @@ type SignIn struct {
 	// Providers are whom people may sign in with. Settings.Guests needs a
 	// [person.Authorizer].
 	Providers []*person.Provider
+	// RememberFor is how long a key lets in whoever said that it is theirs. 0: people
+	// are not asked.
+	RememberFor time.Duration
+	// Relevant leaves of a person what is kept for that. Nil: no claims.
+	Relevant func(*auth.Person) *auth.Person
 }
 
 // provider finds one by its name.
@@ -65,12 +70,18 @@ type attempt struct {
 	until   time.Time
 	signIn  *SignIn
 	url     string            // of this gateway, without a path
-	answers chan *auth.Person // takes one
+	answers chan personAnswer // takes one
 	verdict chan verdict      // takes one
 	over    chan struct{}     // closed when the guest waits no more
 
 	answered bool    // guarded by browsers.mu
 	flows    []*flow // guarded by browsers.mu
+}
+
+// A personAnswer says who signed in, and which keys they said are theirs, by fingerprint.
+type personAnswer struct {
+	who      *auth.Person
+	remember []string
 }
 
 // A verdict is what becomes of a guest, in words for the browser.
@@ -85,6 +96,7 @@ type flow struct {
 	provider *person.Provider
 	begun    *person.Flow
 	browser  [sha256.Size]byte // hash of its cookie
+	remember []string          // fingerprints of keys
 }
 
 // shortAlphabet has no letters that are taken for others, or make words.
@@ -104,7 +116,7 @@ func newShort() string {
 // open has a guest wait. It fails when the gateway drains.
 func (b *browsers) open(a *attempt) error {
 	a.code, a.short = rand.Text(), newShort()
-	a.answers, a.verdict, a.over = make(chan *auth.Person, 1), make(chan verdict, 1), make(chan struct{})
+	a.answers, a.verdict, a.over = make(chan personAnswer, 1), make(chan verdict, 1), make(chan struct{})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.draining {
@@ -194,7 +206,7 @@ func (b *browsers) comeBack(state, provider string, browser [sha256.Size]byte) *
 
 // answer says who has signed in for a guest. The first one counts, and ends all
 // other browsers' way.
-func (b *browsers) answer(a *attempt, who *auth.Person) bool {
+func (b *browsers) answer(a *attempt, said personAnswer) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.attempts[a.code] != a || a.answered {
@@ -202,21 +214,21 @@ func (b *browsers) answer(a *attempt, who *auth.Person) bool {
 	}
 	a.answered = true
 	b.forget(a)
-	a.answers <- who
+	a.answers <- said
 	return true
 }
 
 // await waits for somebody to sign in. The error is made for the guest.
-func (a *attempt) await(ctx context.Context) (*auth.Person, error) {
+func (a *attempt) await(ctx context.Context) (personAnswer, error) {
 	select {
-	case who := <-a.answers:
-		return who, nil
+	case said := <-a.answers:
+		return said, nil
 	case <-a.over:
-		return nil, errDraining
+		return personAnswer{}, errDraining
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return nil, errors.New("nobody signed in in time")
+			return personAnswer{}, errors.New("nobody signed in in time")
 		}
-		return nil, ctx.Err()
+		return personAnswer{}, ctx.Err()
 	}
 }

@@ -40,13 +40,17 @@ func (a *signIn) askBrowser(client ssh.KeyboardInteractiveChallenge) (*ssh.Permi
 	ctx, cancel := context.WithDeadline(a.s.ctx, t.until)
 	defer cancel()
 	defer context.AfterFunc(a.conn.gone, cancel)()
-	who, err := t.await(ctx)
+	said, err := t.await(ctx)
 	if err != nil {
 		a.conn.SetDeadline(time.Now().Add(farewellTime))
 		return nil, errors.Join(fmt.Errorf("by a browser: %w", err), a.say(client, "Stagedoor: "+err.Error()+": run the command again."))
 	}
 	a.renew()
+	who := said.who
 	perms, err := a.judgePerson(who)
+	if err == nil {
+		a.remember(t, said)
+	}
 	t.verdict <- verdict{err == nil, who.Name()}
 	if err != nil {
 		words := fmt.Sprintf("Stagedoor: you signed in as %s, to whom no task named %.64q is open.\n"+

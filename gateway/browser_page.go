@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -68,6 +69,7 @@ type pageData struct {
 	Code, User, Remote, Token string // confirm
 	Providers                 []providerChoice
 	Keys                      []string
+	RememberFor               string       // empty: it is not offered
 	To                        template.URL // leading
 	Who                       string       // done
 }
@@ -129,7 +131,18 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	for _, key := range a.keys {
 		d.Keys = append(d.Keys, ssh.FingerprintSHA256(key))
 	}
+	if a.signIn.RememberFor > 0 {
+		d.RememberFor = inWords(a.signIn.RememberFor)
+	}
 	s.show(w, http.StatusOK, d)
+}
+
+// inWords is a duration as people read it.
+func inWords(d time.Duration) string {
+	if d%time.Hour == 0 {
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	}
+	return d.Round(time.Minute).String()
 }
 
 // browserOf is the secret of a browser that was here before, empty if it was not.
@@ -175,7 +188,7 @@ func (s *Server) serveSignInPressed(w http.ResponseWriter, r *http.Request) {
 		s.providerFailed(w, a, p, err)
 		return
 	}
-	if !s.browsers.lead(&flow{attempt: a, provider: p, begun: begun, browser: sha256.Sum256([]byte(browser))}) {
+	if !s.browsers.lead(&flow{attempt: a, provider: p, begun: begun, browser: sha256.Sum256([]byte(browser)), remember: r.PostForm["remember"]}) {
 		s.linkOver(w)
 		return
 	}
@@ -214,7 +227,7 @@ func (s *Server) serveSignInCallback(w http.ResponseWriter, r *http.Request) {
 		s.providerFailed(w, a, f.provider, err)
 		return
 	}
-	if !s.browsers.answer(a, who) {
+	if !s.browsers.answer(a, personAnswer{who, f.remember}) {
 		s.linkOver(w)
 		return
 	}

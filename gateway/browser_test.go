@@ -34,7 +34,7 @@ func newSignInWorld(t *testing.T, rules []person.Rule, change ...func(*gateway.S
 func newSignInWorldWith(t *testing.T, o gateway.Options, rules []person.Rule, change ...func(*gateway.Settings)) *signInWorld {
 	t.Helper()
 	w := &signInWorld{newWorldWith(t, o, func(s *gateway.Settings) { s.Guests = auth.AnyOf{s.Guests, &person.Authorizer{Rules: rules}} }), testenv.NewIssuer(t)}
-	in := &gateway.SignIn{}
+	in := &gateway.SignIn{Relevant: (&person.Authorizer{Rules: rules}).Relevant}
 	w.settings.HTTPSAddress = w.https
 	for _, c := range []person.Config{
 		{Name: "corp", Kind: person.OIDC, URL: w.issuer.URL + "/corp"},

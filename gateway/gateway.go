@@ -83,9 +83,11 @@ type Server struct {
 	audit    *audit.Stream
 	blocks   *blocks
 	browsers *browsers
-	ended    sync.Once // for the last event
-	web      *http.Server
-	webConns *connQueue
+
+	theirKeys *rememberedKeys
+	ended     sync.Once // for the last event
+	web       *http.Server
+	webConns  *connQueue
 
 	ready atomic.Bool
 
@@ -122,6 +124,11 @@ func New(settings Settings, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
+	remembered, err := openRemembered(o.StateDir)
+	if err != nil {
+		used.Close()
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	blocks, err := openBlocks(o.StateDir)
 	if err != nil {
 		used.Close()
@@ -137,6 +144,7 @@ func New(settings Settings, o Options) (*Server, error) {
 		audit:      o.Audit,
 		blocks:     blocks,
 		browsers:   newBrowsers(),
+		theirKeys:  remembered,
 		throttle:   newThrottle(),
 		budget:     splice.NewBudget(settings.Limits.BufferedBytes, o.Pressed),
 		webConns:   newConnQueue(),

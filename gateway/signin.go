@@ -84,7 +84,7 @@ func (a *signIn) attempted(_ ssh.ConnMetadata, _ string, err error) {
 // publicKey answers whether anybody names a key that is offered.
 func (a *signIn) publicKey(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	a.user = meta.User()
-	if err := a.offer(key); err != nil {
+	if err := a.offer(key); err != nil && !a.remembers(key) {
 		a.refuse(key, err)
 		return nil, err
 	}
@@ -228,6 +228,9 @@ func (a *signIn) judge(in *signedIn) (*ssh.Permissions, error) {
 	if task, ok := a.settings.taskNamed(in.user); ok {
 		grant, registered := a.s.grantOf(task)
 		perms, err := a.authorize(in.identity, auth.Task{ID: task, Grant: grant})
+		if err != nil {
+			perms, err = a.asRemembered(in, auth.Task{ID: task, Grant: grant}, err)
+		}
 		switch {
 		case err == nil:
 			in.task, in.present, in.grant = task, registered, grant

@@ -36,7 +36,7 @@ func newGitHub(p *Provider) (*gitHub, error) {
 	}
 	return &gitHub{p, oauth2.Endpoint{
 		AuthURL: base + "/login/oauth/authorize", TokenURL: base + "/login/oauth/access_token",
-		DeviceAuthURL: base + "/login/device/code", AuthStyle: oauth2.AuthStyleInParams,
+		AuthStyle: oauth2.AuthStyleInParams,
 	}, api + "/user"}, nil
 }
 

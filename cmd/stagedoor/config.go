@@ -99,9 +99,10 @@ type Guests struct {
 
 // SignIn is how guests get in who have no key that anybody knows.
 type SignIn struct {
-	Providers        []Provider   `yaml:"providers" help:"whom people may sign in with by a browser"`
-	Allow            []SignInRule `yaml:"allow" help:"people who may enter whatever a task's grant says"`
-	OneTimePasswords bool         `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
+	Providers        []Provider    `yaml:"providers" help:"whom people may sign in with by a browser"`
+	Allow            []SignInRule  `yaml:"allow" help:"people who may enter whatever a task's grant says"`
+	RememberFor      time.Duration `yaml:"remember_for" help:"time that a key lets in whoever signed in by a browser and said that it is theirs, 0s: never"`
+	OneTimePasswords bool          `yaml:"one_time_passwords" help:"let one guest in by the password that a job's log shows"`
 }
 
 // Provider knows people. It is written in the file alone.
@@ -221,7 +222,7 @@ func DefaultConfig() Config {
 		},
 		Private: Private{Listen: "127.0.0.1:9180"},
 		Hosts:   Hosts{Audience: "stagedoor"},
-		Guests:  Guests{Permissions: shortPermissions(), Webhook: Webhook{Timeout: 5 * time.Second, CacheFor: 5 * time.Minute}},
+		Guests:  Guests{Permissions: shortPermissions(), Webhook: Webhook{Timeout: 5 * time.Second, CacheFor: 5 * time.Minute}, SignIn: SignIn{RememberFor: 12 * time.Hour}},
 		Limits: Limits{
 			HandshakeTimeout:         30 * time.Second,
 			Unauthenticated:          1000,

@@ -48,7 +48,7 @@ func (c *Config) signIn(r *report, p *partners, roots *x509.CertPool) *gateway.S
 		}
 		return people, func() {}, nil
 	})
-	return &gateway.SignIn{Providers: people}
+	return &gateway.SignIn{Providers: people, RememberFor: c.Guests.SignIn.RememberFor, Relevant: (&person.Authorizer{Rules: c.signInRules(newReport(""))}).Relevant}
 }
 
 // config reads the secret of a provider.

@@ -16,7 +16,7 @@ import (
 )
 
 // mayBeZero are the numbers and durations for which nothing is something.
-var mayBeZero = []string{"limits.session_time",
+var mayBeZero = []string{"limits.session_time", "guests.sign_in.remember_for",
 	"limits.penalties.refused", "limits.penalties.no_sign_in", "limits.penalties.timeout", "limits.penalties.crash", "limits.penalties.max",
 	"drain.lame_duck", "drain.deadline"}
 
