@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/internal/sshwire"
 )
 
 // A fakeLoad stalls since a given time until it is shed.
@@ -348,6 +350,33 @@ func TestBudgetOfSmallPackets(t *testing.T) {
 		r.host.send(single...)
 	}
 	sweepUntil(t, b, "the channel to be shed", func() bool { return b.Stalled() == 0 })
+	record(r.host, "CLOSE")
+}
+
+// TestBudgetOfStalledRekey: a guest who begins to change keys and never goes on has
+// everything to it wait. What waits is counted, and the most recent is shed.
+func TestBudgetOfStalledRekey(t *testing.T) {
+	b := stallBudget(1)
+	r := newWireRig(t, &Hooks{Budget: b}, defaultLimits)
+	defer r.close(t)
+	const channels = 4
+	hostSides := make([]uint32, channels)
+	for i := range hostSides {
+		r.guest.send(openMessage("session", uint32(i)))
+		hostSides[i] = openedBy(t, r.host.next())
+		r.host.send(confirmMessage(hostSides[i], uint32(i)))
+		wantRecord(t, record(r.guest, "confirm"), "confirm")
+	}
+	r.guest.send(sshwire.KexInit())
+	const kexInit = 20
+	for describe(r.guest.next()) != fmt.Sprint("message ", kexInit) {
+	}
+	for _, id := range hostSides {
+		for range window / 32768 {
+			r.host.send(dataMessage(id, make([]byte, 32768)))
+		}
+	}
+	sweepUntil(t, b, "the budget to be in use", func() bool { return b.Stalled() == perFlow })
 	record(r.host, "CLOSE")
 }
 

@@ -15,7 +15,7 @@
 //	penalties of addresses                  TestPenaltyThroughProxy; gateway: TestPenalty*, TestPenalties*; cmd/stagedoor: TestPenaltiesAreComplete
 //	PROXY protocol                          TestProxyProtocol; cmd/stagedoor: TestProxyProtocol, FuzzProxyHeader
 //	garbage around the key exchange         TestWireBeforeKeyExchange, TestWireAfterSignIn
-//	rekeying                                gateway: TestRekeyUnderLoad, TestRekeyByStockClient
+//	rekeying                                gateway: TestRekeyUnderLoad, TestRekeyByStockClient; gateway/splice: TestBudgetOfStalledRekey
 //	lengths without measure                 TestWireBeforeKeyExchange, TestHTTPBombs; tunnel: FuzzHello, TestStrangers
 //	WebSockets                              TestWebSocketBombs
 //	what a host does to its tunnel          TestTunnelAbuse, TestHostThatNeverAccepts; tunnel: TestHostileAgent, TestAgentThatClosesAtRandom
@@ -28,7 +28,9 @@
 //	names that forge logs or terminals      TestLogInjection; auth: TestIdentityNamesArePrintable, FuzzParseTaskID
 //	names that forge an ssh_config          cmd/stagedoor: FuzzSSHConfig; agent: TestGatewayCannotForgeTheCommand
 //	the gateway as a way to other networks  TestGatewayNeverDials
-//	another tenant's task                   TestOtherTenant; gateway: TestJumpRefusals, TestJumpIsJudgedEachTime, TestCopiedTokenDoesNotWin
+//	copies of a token                       gateway: TestTokenIsUsedOnce, TestPenaltyOfReplayedTokens
+//	what an operator refuses                gateway: TestBlocksOutliveTheGateway, TestBlocksReachWhoDrains, TestWhoEndedIt
+//	another tenant's task                   TestOtherTenant; gateway: TestJumpRefusals, TestJumpIsJudgedEachTime
 //
 // A path in sftp cannot lead out of a configured root, as there is none: a guest is
 // the user of the job, and sftp shows what that user may read.
