@@ -60,7 +60,7 @@ func (l *lab) build(ctx context.Context) error {
 	}
 	const module = "github.com/stagedoor/stagedoor"
 	l.bin = l.path("bin")
-	cmd := command(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", l.bin+string(os.PathSeparator),
+	cmd := command(ctx, "go", "build", "-ldflags=-s -w", "-o", l.bin+string(os.PathSeparator),
 		module+"/cmd/stagedoor", module+"/cmd/stagedoor-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	_, err := l.output(ctx, cmd)
