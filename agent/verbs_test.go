@@ -222,11 +222,11 @@ func TestControlSocket(t *testing.T) {
 	})
 	t.Run("whose agent goes", func(t *testing.T) {
 		go func() {
-			o, err := control.Hold(t.Context(), failure, hold.Settings{Wait: 33 * time.Minute}, nil)
+			o, err := control.Hold(t.Context(), failure, hold.Settings{Hard: 33 * time.Minute}, nil)
 			check(err)
 			ended <- o
 		}()
-		j.await("held again", func(s hold.Status) bool { return s.Deadline.Sub(s.Since) == 33*time.Minute })
+		j.await("held again", func(s hold.Status) bool { return s.Hard.Sub(s.Since) == 33*time.Minute })
 		j.stop()
 		if o := <-ended; o.Result != hold.Lost || o.ExitStatus() != 0 {
 			t.Errorf("%+v", o)
