@@ -165,13 +165,6 @@ func (b *browsers) find(code string) *attempt {
 	return b.attempts[code]
 }
 
-// waiting is how many guests do.
-func (b *browsers) waiting() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.attempts)
-}
-
 // lead notes that a browser is led to a provider. It reports false when the
 // attempt is over.
 func (b *browsers) lead(f *flow) bool {
