@@ -267,7 +267,7 @@ func TestContinueFile(t *testing.T) {
 
 // TestGreeting: who gets a shell reads what happened, and what to do.
 func TestGreeting(t *testing.T) {
-	j := holdJob(t, auth.Grant{}, nil)
+	j := holdJob(t, auth.Grant{}, func(a *agent.Agent) { a.Clocks = hold.Settings{Wait: 2 * time.Hour, Hard: 3 * time.Hour} })
 	j.await("held", held)
 	x := j.shell()
 	x.await("stagedoor fail")
@@ -279,6 +279,9 @@ func TestGreeting(t *testing.T) {
 		if !strings.Contains(greeting, want) {
 			t.Errorf("no %q in the greeting %q", want, greeting)
 		}
+	}
+	if !strings.Contains(greeting, ", for 5m;") && !strings.Contains(greeting, ", for 4m;") {
+		t.Errorf("not the grace of who has come, but the wait for somebody: %q", greeting)
 	}
 	if n := strings.Count(greeting, "\n") + 1; n > 8 {
 		t.Errorf("the greeting has %d lines", n)

@@ -64,10 +64,10 @@ func (s *session) start(requestType string, payload []byte) (run func(), err err
 		return s.runner(p, func() exit { return s.fail(c, failure) }), nil
 	}
 	s.proc = proc
-	if p.kind == KindShell && s.term != nil {
-		notice += s.greeting()
-	}
 	return s.runner(p, func() exit {
+		if p.kind == KindShell && s.term != nil {
+			notice += s.greeting() // now that this guest counts as attached
+		}
 		e := s.runProcess(proc, notice)
 		if p.rerun {
 			s.guest.server.agent.Reran(s.guest.ctx, e.shellStatus())

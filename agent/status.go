@@ -20,7 +20,10 @@ func (a *Agent) status() hold.Status {
 		s.State = hold.Attached
 	}
 	if h.job != nil {
-		c := h.job.clock
+		c := *h.job.clock
+		if len(guests) > 0 && !h.job.present { // they came since the last look
+			c.Attach(now)
+		}
 		s.Held, s.Since, s.Deadline, s.Hard, s.Reason = true, c.Start(), c.End(), c.Hard(), &h.job.why
 		s.State = c.State(now)
 	}
