@@ -107,6 +107,7 @@ func TestTokenOfSameTime(t *testing.T) {
 // TestOlderTunnelDrains: an agent that dials again while its older tunnel still
 // works keeps the sessions on that one, idle ones too.
 func TestOlderTunnelDrains(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	token := w.token("task-1", time.Now(), k)
@@ -158,6 +159,7 @@ func (w *world) startStranger(token string) <-chan error {
 // cannot take the task while that one dials again, nor keep it out; once the agent
 // was given its time, a machine that took its place gets in.
 func TestTokenOfSameTimeDoesNotWin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) { s.Limits.HostGrace = 3 * time.Second })
 	k := testenv.NewKey(t, w.dir, "alice")
 	now := time.Now()
@@ -281,6 +283,7 @@ func (r *relay) lose() {
 // signed in and waits for the agent, instead of being told that it has no
 // permission.
 func TestGuestWaitsForRedial(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	r := newRelay(t, w.https)
@@ -297,6 +300,7 @@ func TestGuestWaitsForRedial(t *testing.T) {
 // TestReturnAfterTokenExpired registers with a token that expires, and comes
 // back with the renewal.
 func TestReturnAfterTokenExpired(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *gateway.Settings) { s.Tokens.Leeway = time.Nanosecond })
 	k := testenv.NewKey(t, w.dir, "alice")
 	expires := time.Now().Add(3 * time.Second)
@@ -319,6 +323,7 @@ func TestReturnAfterTokenExpired(t *testing.T) {
 }
 
 func TestDeadlineEndsRegistration(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	k := testenv.NewKey(t, w.dir, "alice")
 	token, err := auth.MintToken(w.tokenKey, auth.Token{Task: "task-1", ID: rand.Text(), IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour),
