@@ -29,7 +29,8 @@ func TestActivity(t *testing.T) {
 			j.start("while sleep 0.5; do echo; done")
 		}},
 		{"computing", func(t *testing.T, j *heldJob) {
-			j.start("exec >/dev/null 2>&1; (while :; do :; done) & wait")
+			alive := t.TempDir() // a program that has nothing of the session's is not hung up on
+			j.start("exec >/dev/null 2>&1; (while test -e " + alive + "; do :; done) & wait")
 		}},
 		{"a forward", func(t *testing.T, j *heldJob) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
