@@ -77,23 +77,28 @@ func (a *signIn) usePassword(in *signedIn, password string) (*ssh.Permissions, e
 	return perms, nil
 }
 
-// usePassword notes that a task's password was used, unless it was. It is kept
-// with the tokens that were used: its owner there is nobody, by another name each
-// time.
+// usePassword notes that a task's password was used, unless it was, or another by
+// the same token: an agent could make up passwords for as long as there is room for
+// tokens that were used. That is where they are kept, and their owner there is
+// nobody, by another name each time.
 func (s *Server) usePassword(reg registration) error {
 	until := reg.deadline
 	if until.IsZero() {
 		until = time.Now().Add(passwordUsedFor)
 	}
-	nobody := make(ed25519.PublicKey, ed25519.PublicKeySize)
-	rand.Read(nobody)
-	first, err := s.used.take(newTokenID("one-time password of "+string(reg.task), hex.EncodeToString(reg.passwordHash)), nobody, until)
-	switch {
-	case err != nil:
-		s.log.Error("cannot note that a one-time password was used", "task", string(reg.task), "error", err)
-		return fmt.Errorf("note that the password was used: %w", err)
-	case first != nil:
-		return errWrongPassword
+	origin := "one-time password of " + string(reg.task)
+	byToken := newTokenID(origin+" by token", fmt.Sprintf("%d %x", reg.generation.UnixNano(), reg.agentKey))
+	for _, id := range []tokenID{byToken, newTokenID(origin, hex.EncodeToString(reg.passwordHash))} {
+		nobody := make(ed25519.PublicKey, ed25519.PublicKeySize)
+		rand.Read(nobody)
+		first, err := s.used.take(id, nobody, until)
+		switch {
+		case err != nil:
+			s.log.Error("cannot note that a one-time password was used", "task", string(reg.task), "error", err)
+			return fmt.Errorf("note that the password was used: %w", err)
+		case first != nil:
+			return errWrongPassword
+		}
 	}
 	return nil
 }

@@ -158,6 +158,29 @@ func TestOneTimePasswordOutlivesTheGateway(t *testing.T) {
 	}
 }
 
+// TestOneTimePasswordPerToken: an agent that makes up another password each time it
+// dials fills no memory of what was used, and lets in one guest.
+func TestOneTimePasswordPerToken(t *testing.T) {
+	w := newWorld(t, withPasswords)
+	_, key, _ := ed25519.GenerateKey(rand.Reader)
+	d := w.tunnelDialer("task-1", w.tokenFor("task-1", auth.Grant{OneTimePassword: true}), key, testenv.Signer(t))
+	hello := d.Hello()
+	for i := range 2 {
+		password := auth.NewOneTimePassword()
+		hash := auth.HashOneTimePassword(password)
+		hello.PasswordHash = hash[:]
+		d.Hello = func() tunnel.Hello { return hello }
+		l, err := d.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.CloseNow()
+		if err := w.usePassword("task-1", password); (err == nil) != (i == 0) {
+			t.Errorf("password %d: %v", i+1, err)
+		}
+	}
+}
+
 // tokenFor mints a host token with a grant.
 func (w *world) tokenFor(task string, grant auth.Grant) string {
 	w.t.Helper()
