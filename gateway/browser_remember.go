@@ -162,8 +162,11 @@ func (k *rememberedKeys) find(fingerprint string) ssh.PublicKey {
 }
 
 // rememberedAs are those whose key it is, by their word, and who could still sign
-// in.
+// in. Where keys are not to be remembered any more, those that are count no more.
 func (s *Server) rememberedAs(settings *Settings, key ssh.PublicKey) []*auth.Person {
+	if settings.SignIn == nil || settings.SignIn.RememberFor <= 0 {
+		return nil
+	}
 	return slices.DeleteFunc(s.theirKeys.people(key), func(p *auth.Person) bool { return settings.SignIn.provider(p.Provider) == nil })
 }
 

@@ -90,6 +90,15 @@ func TestRememberedKey(t *testing.T) {
 	if !again.enters("task-2", ticked) {
 		t.Error("a gateway that starts again has forgotten")
 	}
+	forgetful := *again.settings.SignIn
+	forgetful.RememberFor = 0
+	again.settings.SignIn = &forgetful
+	if err := again.server.Reload(again.settings); err != nil {
+		t.Fatal(err)
+	}
+	if again.enters("task-2", ticked) {
+		t.Error("a key lets in that was ticked before the operator stopped that")
+	}
 	again.settings.SignIn = nil
 	if err := again.server.Reload(again.settings); err != nil {
 		t.Fatal(err)
