@@ -171,9 +171,10 @@ func TestBrowserKickAndBlock(t *testing.T) {
 		t.Fatalf("%v: %s", g.err, words)
 	}
 	const name = "github:alice#583231"
-	if who := w.asksAdmin(http.MethodGet, gateway.AdminGuestsPath, ""); !strings.Contains(who, `"identity":"`+name+`"`) || !strings.Contains(who, `"method":"browser"`) {
-		t.Errorf("who is in: %s", who)
-	}
+	eventually(t, "the operator sees who is in, and how", func() bool {
+		who := w.asksAdmin(http.MethodGet, gateway.AdminGuestsPath, "")
+		return strings.Contains(who, `"identity":"`+name+`"`) && strings.Contains(who, `"method":"browser"`)
+	})
 	w.asksAdmin(http.MethodPost, gateway.AdminBlockPath, fmt.Sprintf(`{"identity": %q}`, name))
 	await(t, connectionEnd(g.conn), "the guest to be thrown out")
 	for _, login := range []string{"alice", "renamed"} {
