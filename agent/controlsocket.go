@@ -107,6 +107,19 @@ func abandoned(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
+// at tells whether a path leads to the socket, by whatever links: who may forward need not be one who may control the job.
+func (c *controlSocket) at(path string) bool {
+	if c == nil {
+		return false
+	}
+	own, err := os.Stat(c.path)
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(own, there)
+}
+
 // bin is the directory for the PATH of sessions.
 func (c *controlSocket) bin() string { return filepath.Join(c.dir, "bin") }
 

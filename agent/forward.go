@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/stagedoor/stagedoor/auth"
 )
 
 // dialTimeout is how long a target may take to answer. The kernel alone would give up after two minutes.
@@ -36,6 +38,9 @@ func (g *guest) serveDirectStreamlocal(nc ssh.NewChannel) {
 	path, err := parseDirectStreamlocal(nc.ExtraData())
 	if err == nil {
 		path, err = g.socketPath(path)
+	}
+	if err == nil && g.server.socket.at(path) {
+		err = fmt.Errorf("%w: the agent's control socket is not reached by forwarding", auth.ErrDenied)
 	}
 	if err != nil {
 		g.refuse(nc, err)

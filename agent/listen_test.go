@@ -340,3 +340,18 @@ func TestOutOfDescriptors(t *testing.T) {
 	})
 	g.end()
 }
+
+// TestNoSocketLetsTheJobGoOn: who may have the agent listen makes sockets of any name, but not the file that ends a hold.
+func TestNoSocketLetsTheJobGoOn(t *testing.T) {
+	a, j := &Agent{Dir: shortDir(t)}, &job{}
+	l, err := net.Listen("unix", a.continuePath())
+	must(t, err)
+	if a.mayContinue(j) {
+		t.Error("a socket lets the job go on")
+	}
+	l.Close()
+	must(t, os.WriteFile(a.continuePath(), nil, 0o600))
+	if !a.mayContinue(j) {
+		t.Error("the file does not")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,41 @@ func TestVerbsByExec(t *testing.T) {
 	}
 	if _, stderr, status := j.exec("stagedoor fail"); status != 1 || stderr != "stagedoor: fail: the job is not held\n" {
 		t.Errorf("failed what is not held: %q, status %d", stderr, status)
+	}
+}
+
+// TestForwardingIsNoControl: who may forward and nothing else reaches the control socket by no path, and lets the job go on by no
+// socket of the name of the file that does.
+func TestForwardingIsNoControl(t *testing.T) {
+	key, dir := testenv.Signer(t), t.TempDir()
+	j := holdJob(t, auth.Grant{AuthorizedKeys: []string{string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key.PublicKey())))}, Permissions: []string{auth.PermitPortForwarding}},
+		func(a *agent.Agent) { a.Dir = dir })
+	j.await("held", held)
+	check(os.Symlink(j.socket, filepath.Join(dir, "link")))
+	other, err := net.Listen("unix", filepath.Join(dir, "other"))
+	check(err)
+	defer other.Close()
+	c, err := j.gateway.client(j.tunnel, tunnel.ModeEndToEnd, ssh.PublicKeys(key))
+	check(err)
+	defer c.Close()
+	for path, want := range map[string]bool{j.socket: false, "link": false, filepath.Join(dir, ".", "link"): false, "other": true} {
+		nc, err := c.Dial("unix", path)
+		if err == nil {
+			nc.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("a forwarding to %s: %v", path, err)
+		}
+	}
+	l, err := c.ListenUnix("continue")
+	check(err)
+	defer l.Close()
+	// The agent looks for the file every two seconds, and publishes what it has found.
+	j.Extend(t.Context(), time.Hour) // has it look at once
+	select {
+	case o := <-j.ended:
+		t.Errorf("a socket ends the hold: %+v", o)
+	case <-j.changes:
 	}
 }
 
