@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -84,6 +85,14 @@ func escape(_ []string, a slog.Attr) slog.Attr {
 	default:
 		return a
 	}
+	if list, ok := a.Value.Any().([]string); ok {
+		list = slices.Clone(list)
+		for i := range list {
+			list[i] = Escape(list[i])
+		}
+		a.Value = slog.AnyValue(list)
+		return a
+	}
 	if s, ok := text(a.Value.Any()); ok {
 		if len(s) > maxValue && a.Key != "stack" {
 			s = s[:maxValue] + "…"
@@ -117,8 +126,11 @@ func text(v any) (s string, ok bool) {
 }
 
 // Escape returns s with every character that could move a cursor or hide
-// text, other than the ASCII controls, written out as in a Go string.
+// text, other than the ASCII controls, written out as in a Go string. So is one of
+// two hashes: the log of an agent is that of a CI job, in which the runners of Azure,
+// GitHub and TeamCity take ##[…] and ##vso[…] for commands, anywhere in a line.
 func Escape(s string) string {
+	s = strings.ReplaceAll(s, "##", `#\x23`)
 	if strings.IndexFunc(s, hidden) < 0 {
 		return s
 	}

@@ -35,6 +35,22 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	}
 }
 
+// A client version, and what a guest asks for, get into the log of a CI job.
+func TestNothingCommandsTheRunner(t *testing.T) {
+	const evil = "SSH-2.0-###vso[task.prependpath]/tmp\u202e"
+	for _, format := range []string{"text", "json"} {
+		var out bytes.Buffer
+		log, err := logs.New(&out, "info", format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info(evil, "client", evil, "err", errors.New(evil), "via", stringer(evil), "offered", []string{evil, evil})
+		if strings.Contains(out.String(), "##") || strings.Contains(out.String(), "\u202e") || strings.Count(out.String(), "vso") != 6 {
+			t.Errorf("%s: %s", format, out.String())
+		}
+	}
+}
+
 func TestOrdinaryValuesStay(t *testing.T) {
 	var out bytes.Buffer
 	log, err := logs.New(&out, "debug", "text")
