@@ -54,7 +54,11 @@ func (c *Config) signIn(r *report, p *partners, roots *x509.CertPool) *gateway.S
 // config reads the secret of a provider.
 func (p Provider) config(roots *x509.CertPool) (person.Config, error) {
 	config := person.Config{Name: strings.ToLower(p.Name), Kind: p.Kind, URL: p.URL, ClientID: p.ClientID, Scopes: p.Scopes, LoginClaim: p.LoginClaim, RootCAs: roots}
-	if config.Name == "" {
+	switch elsewhere := p.URL != "" && strings.TrimSuffix(p.URL, "/") != "https://github.com"; {
+	case config.Name != "":
+	case p.Kind == person.GitHub && elsewhere:
+		return config, fmt.Errorf("name is missing: github is what grants call accounts of github.com, and this is another server, where somebody else may have the same login; write its host name")
+	default:
 		config.Name = p.Kind // enough where there is one of a kind
 	}
 	if p.ClientSecretFile == "" {

@@ -147,7 +147,7 @@ func (s *stage) wrap(name, script string) {
 // here has an example use the files of the stage.
 func (s *stage) here(text string) string {
 	return strings.NewReplacer("/etc/stagedoor/", s.dir+"/", "https://ci.example.com/", s.hook.URL+"/", "https://login.example.com", s.issuer.URL+"/corp",
-		"- kind: github\n", "- kind: github\n        url: "+s.issuer.URL+"\n").Replace(text)
+		"- kind: github\n", "- kind: github\n        name: github\n        url: "+s.issuer.URL+"\n").Replace(text)
 }
 
 // sh is a shell in which an example runs.
