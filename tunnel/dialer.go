@@ -161,7 +161,7 @@ func (d *Dialer) direct(ctx context.Context, g Gateway) (net.Conn, []byte, error
 // certificateAdvice says what an owner of an agent can do.
 func certificateAdvice(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fmt.Errorf("%w (add the gateway's CA certificate to the system's, or give it to the agent)", err)
+		return fmt.Errorf("%w (add the gateway's CA certificate to the system's, or name its file: --ca-file, STAGEDOOR_CA_FILE)", err)
 	}
 	return err
 }

@@ -137,9 +137,6 @@ func (d *door) onRegistered(r agent.Registration) {
 		p.Task, p.SSHCommand, p.EndToEndCommand = string(r.Task), r.SSHCommand, r.EndToEndCommand
 		p.CertifiedCommand, p.Fingerprint, p.Until = r.CertifiedCommand, r.Fingerprint, r.Deadline
 	})
-	if first && r.OneTimePassword != "" { // in the job's log, and nowhere else
-		fmt.Fprintf(d.jobLog, "stagedoor-agent: for one guest without a key, who is asked for it, the one-time password: %s\n", r.OneTimePassword)
-	}
 	if first {
 		close(d.registered)
 	}

@@ -221,7 +221,7 @@ func (w *whom) ask() (gateway.AdminRequest, error) {
 		}
 	}
 	if n != 1 {
-		return r, cli.UsageError("whom? give one of the flags that say so")
+		return r, cli.UsageError("whom? give one of --key, --identity and --task, or with kick --conn")
 	}
 	r.By = operator()
 	if w.key != "" {

@@ -122,7 +122,7 @@ func (o *tokenOptions) run(stdin io.Reader, stdout, stderr io.Writer) error {
 		return fmt.Errorf("mint a token: %w", err)
 	}
 	if len(grant.AuthorizedKeys)+len(grant.Accounts) == 0 && !grant.OneTimePassword {
-		fmt.Fprintln(stderr, "stagedoor: note: without --authorized-keys or --account only those may enter whom the gateway's own guests.authorized_keys name")
+		fmt.Fprintln(stderr, "stagedoor: note: without --authorized-keys or --account only those may enter whom the gateway's own configuration lets in (guests)")
 	}
 	_, err = fmt.Fprintln(stdout, token)
 	return err

@@ -205,6 +205,9 @@ func (s *stage) play(w *way) {
 			t.Errorf("%s: %v: %q, want %q\n%s\n%s", who, err, out, want, log, s.log)
 		}
 	}
+	if n := strings.Count(log.String(), "the one-time password: "); n > 1 {
+		t.Errorf("the log has the one-time password %d times", n)
+	}
 }
 
 // guest is what surrounds somebody who is about to enter.
