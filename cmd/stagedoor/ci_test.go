@@ -110,6 +110,7 @@ func gitHubJob(issuer *testenv.Issuer, run, check string) map[string]any {
 // TestGitHubActions: a job with the permission for ID tokens needs nothing else.
 // Whoever set it off enters, also end to end.
 func TestGitHubActions(t *testing.T) {
+	t.Parallel()
 	r, issuer, forge := startCI(t)
 	alice, bob := testenv.NewKey(t, r.dir, "alice"), testenv.NewKey(t, r.dir, "bob")
 	forge.Set(583231, "alice-renamed", alice.Line)
@@ -143,6 +144,7 @@ func TestGitHubActions(t *testing.T) {
 // TestRerunActor: whoever pressed re-run enters where the operator lets jobs declare
 // it, and in no first attempt.
 func TestRerunActor(t *testing.T) {
+	t.Parallel()
 	r, issuer, forge := startCI(t)
 	alice, bob := testenv.NewKey(t, r.dir, "alice"), testenv.NewKey(t, r.dir, "bob")
 	forge.Set(583231, "alice", alice.Line)
@@ -201,6 +203,7 @@ func (r *running) paste(log string, k testenv.Key) (string, error) {
 
 // TestOtherProviders: each has its way of giving a job its token.
 func TestOtherProviders(t *testing.T) {
+	t.Parallel()
 	r, issuer, forge := startCI(t)
 	bob := testenv.NewKey(t, r.dir, "bob")
 	forge.Set(7, "bob", bob.Line)
@@ -237,6 +240,7 @@ func TestOtherProviders(t *testing.T) {
 
 // TestTasksOfProvidersAreTheirs: whoever can mint tokens cannot take a job's place.
 func TestTasksOfProvidersAreTheirs(t *testing.T) {
+	t.Parallel()
 	r, _, _ := startCI(t)
 	var token strings.Builder
 	if err := run(t.Context(), []string{"token", "--config", r.file, "--task", "gh-100-2001"}, nil, &token, os.Stderr); err != nil {

@@ -47,6 +47,7 @@ func (k *keyURL) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // the new key's hosts come in, the old key's tokens stop, and whoever has
 // registered stays.
 func TestTokenKeysByURL(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "ssh")
 	published := &keyURL{}
 	site := testenv.NewTLSServer(t, published)
@@ -88,6 +89,7 @@ func TestTokenKeysByURL(t *testing.T) {
 // TestTokenKeysOfDirectory: keys are put into a directory and taken out, and a
 // SIGHUP has that count. What does not belong there keeps all as it was.
 func TestTokenKeysOfDirectory(t *testing.T) {
+	t.Parallel()
 	r := startDaemon(t, "")
 	in := func(name string) string { return filepath.Join(r.dir, name) }
 	if err := os.Mkdir(in("keys"), 0o755); err != nil {
@@ -179,6 +181,7 @@ func TestTokenKeysAreChecked(t *testing.T) {
 // TestRenewalKeysOfFiles: an agent is given a credential by the new key when there is
 // one, and comes back by it when the old one is gone.
 func TestRenewalKeysOfFiles(t *testing.T) {
+	t.Parallel()
 	r := startDaemon(t, "")
 	for _, name := range []string{"ci", "next"} {
 		output(t, "keygen", filepath.Join(r.dir, name))

@@ -90,6 +90,7 @@ func (r *running) enter(user string, k testenv.Key, command ...string) (string, 
 // TestAccountOnForge is the way from stagedoor token --account to a shell, with a
 // forge of one's own. A reload that does not concern forges forgets nothing.
 func TestAccountOnForge(t *testing.T) {
+	t.Parallel()
 	forge := testenv.NewForge(t)
 	r := startDaemon(t, "")
 	writeRoots(t, r.dir, forge)

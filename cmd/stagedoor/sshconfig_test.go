@@ -134,6 +134,7 @@ func matched(patterns []string, host string) bool {
 // and types what its comments say: nothing is asked, and end to end no other
 // host is taken for the task's.
 func TestSSHConfigWorks(t *testing.T) {
+	t.Parallel()
 	client := testenv.Need(t, "ssh")
 	r := startDaemon(t, "")
 	ca, other, user := testenv.NewKey(t, r.dir, "ca"), testenv.NewKey(t, r.dir, "other"), testenv.NewKey(t, r.dir, "users")

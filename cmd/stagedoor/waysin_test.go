@@ -80,6 +80,7 @@ func readWays(t *testing.T) []*way {
 // with what the page has everybody write, and mallory does not. Programs of the
 // same names lead those that it runs to a gateway of this machine.
 func TestWaysIn(t *testing.T) {
+	t.Parallel()
 	testenv.Need(t, "ssh-keygen")
 	testenv.Need(t, "openssl")
 	ways := readWays(t)
@@ -89,6 +90,7 @@ func TestWaysIn(t *testing.T) {
 	program := (&running{t: t, dir: t.TempDir()}).agentProgram()
 	for _, w := range ways {
 		t.Run(strings.ReplaceAll(w.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
 			s := newStage(t, program)
 			s.play(w)
 		})

@@ -96,6 +96,7 @@ func (h *receiver) settings(t *testing.T, dir, more string) string {
 // TestWebhook: whom the webhook admits enters the task that it was asked about,
 // with the permissions that it gives, and nobody while it is down.
 func TestWebhook(t *testing.T) {
+	t.Parallel()
 	hook := newReceiver(t)
 	r := startDaemon(t, "")
 	ca, alice, bob := testenv.NewKey(t, r.dir, "ca"), testenv.NewKey(t, r.dir, "alice"), testenv.NewKey(t, r.dir, "bob")
