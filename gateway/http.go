@@ -149,7 +149,10 @@ func (s *Server) guard(mux *http.ServeMux) http.Handler {
 		c := r.Context().Value(connKey{}).(*conn)
 		defer s.recover("request", c)
 		_, page := mux.Handler(r)
-		if page != "" && r.URL.Path != tunnel.WebSocketPath && r.URL.Path != GuestWebSocketPath {
+		switch {
+		case r.URL.Path == tunnel.WebSocketPath || r.URL.Path == GuestWebSocketPath:
+			c.offence.Store(int32(noSignIn)) // whatever it looked at before
+		case page != "":
 			c.blame(noOffence)
 		}
 		mux.ServeHTTP(w, r)

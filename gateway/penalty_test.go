@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"bufio"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/stagedoor/stagedoor/gateway"
@@ -157,6 +160,38 @@ func TestPenaltySparesVisitors(t *testing.T) {
 	}
 	visit("/no/such/page", http.StatusNotFound) // of all that came this one pays
 	eventually(t, "the address is shut out", func() bool { return strings.Contains(w.log.String(), "shut out") })
+}
+
+// TestPenaltyBehindAPage: a look at a page spares nobody who then fails to sign in
+// on the same connection.
+func TestPenaltyBehindAPage(t *testing.T) {
+	w := newWorld(t, penalised, func(s *gateway.Settings) { s.Penalties.Refused = time.Hour })
+	wrong := testenv.NewKey(t, w.dir, "mallory")
+	c, err := tls.Dial("tcp", w.https, &tls.Config{RootCAs: w.roots})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, resp.Body)
+	client := &http.Client{Transport: &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
+	ws, _, err := websocket.Dial(t.Context(), "wss://"+w.https+gateway.GuestWebSocketPath, &websocket.DialOptions{HTTPClient: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := websocket.NetConn(t.Context(), ws, websocket.MessageBinary)
+	defer nc.Close()
+	_, _, _, err = ssh.NewClientConn(nc, "gateway", &ssh.ClientConfig{
+		User: "task-1", Auth: []ssh.AuthMethod{ssh.PublicKeys(wrong.Signer)}, HostKeyCallback: ssh.FixedHostKey(w.hostKey.PublicKey()),
+	})
+	if err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
+		t.Fatalf("a wrong key: %v", err)
+	}
+	eventually(t, "the address is shut out", func() bool { return w.shutOut("127.0.0.1") })
 }
 
 // refusedHost shows a token that is none.
