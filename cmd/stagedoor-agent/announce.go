@@ -57,11 +57,19 @@ func (a *announcer) Publish(_ context.Context, r publish.Report) error {
 	case r.Held && now.Sub(a.printed) >= repeatAfter:
 		a.progress(r, now)
 	case !r.Held && last.Held && r.Outcome != nil:
-		fmt.Fprintf(a.log, "Stagedoor: %s: the job goes on.\n", ci.Clean(r.Outcome.Why))
+		fmt.Fprintf(a.log, "Stagedoor: %s%s.\n", ci.Clean(r.Outcome.Why), consequence(r.Outcome.Result))
 	case !r.Held && len(r.Guests)+len(last.Guests) > 0 && r.News() != last.News():
 		fmt.Fprintf(a.log, "Stagedoor: %s\n", r.News())
 	}
 	return nil
+}
+
+// consequence is what follows for the job where the reason does not say it.
+func consequence(r hold.Result) string {
+	if r == hold.Failed || r == hold.Canceled {
+		return ""
+	}
+	return ": the job goes on"
 }
 
 // tellPassword shows the one-time password, which is in no report.

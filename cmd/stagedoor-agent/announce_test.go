@@ -90,6 +90,9 @@ func TestLog(t *testing.T) {
 	}
 	r.Held, r.Outcome = false, &hold.Outcome{Result: hold.Resumed, Why: "resumed by alice"}
 	l.expect(l.after(time.Second, r), "Stagedoor: resumed by alice: the job goes on.\n")
+	l.after(0, held())
+	r.Outcome = &hold.Outcome{Result: hold.Failed, Why: "ended as failed by alice"}
+	l.expect(l.after(time.Second, r), "Stagedoor: ended as failed by alice.\n")
 }
 
 // TestLogOfGitHub: the command is on the page of the run as well, once.
