@@ -55,8 +55,8 @@ Access is opt-in: without any token, connect says so and ends with status 0, so
 that the same CI step does for every task.
 
 Every flag can be a variable instead, STAGEDOOR_TOKEN for --token. Guests'
-sessions see none of the variables that begin with STAGEDOOR_, other than
-STAGEDOOR_TASK.
+sessions see none of these. What begins with STAGEDOOR there is the agent's own,
+such as STAGEDOOR_TASK.
 
 Exit status:
   0  ended by SIGINT, SIGTERM or SIGHUP, or there was no token
