@@ -2,6 +2,7 @@ package agent
 
 import (
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -23,6 +24,7 @@ var neverAccepted = []string{
 	"EDITOR", "VISUAL", "PAGER", "LESSOPEN", "LESSCLOSE", "LESSKEY*", "MANPAGER", "BROWSER",
 	"GIT_SSH*", "GIT_EXEC_PATH", "GIT_CONFIG*", "GIT_PAGER", "GIT_EDITOR", "GIT_ASKPASS", "GIT_PROXY_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_DIR",
 	"RSYNC_RSH", "RSYNC_CONNECT_PROG", "CVS_RSH", "TAR_OPTIONS", "TMPDIR", "TMPPREFIX",
+	"COMSPEC", "PATHEXT", "PSMODULEPATH", "SYSTEMROOT", "WINDIR", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "COR_*", "CORECLR_*", "DOTNET_*",
 	"PATH", "HOME", "SHELL", "USER", "LOGNAME", "PWD", "OLDPWD", "MAIL", "SSH_*", "SUDO_*", "STAGEDOOR*",
 }
 
@@ -32,7 +34,7 @@ type environ []string
 // get returns the value of a variable, "" if it is not set.
 func (e environ) get(name string) string {
 	for _, entry := range slices.Backward(e) {
-		if n, value, _ := strings.Cut(entry, "="); n == name {
+		if n, value, _ := strings.Cut(entry, "="); oneCase(n) == oneCase(name) {
 			return value
 		}
 	}
@@ -117,6 +119,14 @@ func matchAny(patterns []string, name string) bool {
 }
 
 func matchName(pattern, name string) bool {
-	ok, err := path.Match(pattern, name)
+	ok, err := path.Match(oneCase(pattern), oneCase(name))
 	return ok && err == nil
+}
+
+// oneCase makes the same of names that mean the same variable: on Windows, whatever their case.
+func oneCase(name string) string {
+	if runtime.GOOS == "windows" {
+		return strings.ToUpper(name)
+	}
+	return name
 }

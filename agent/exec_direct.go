@@ -2,7 +2,9 @@ package agent
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -41,7 +43,7 @@ func plainWords(command string) bool {
 
 // lookPath finds a program as a shell would that runs in dir. It returns the name when there is none: to start it then fails.
 func lookPath(name, path, dir string) string {
-	if strings.ContainsRune(name, '/') {
+	if filepath.Base(name) != name {
 		if !filepath.IsAbs(name) {
 			return filepath.Join(dir, name)
 		}
@@ -56,6 +58,10 @@ func lookPath(name, path, dir string) string {
 }
 
 func isExecutable(path string) bool {
+	if runtime.GOOS == "windows" { // where a suffix, which may be left out, says so
+		_, err := exec.LookPath(path)
+		return err == nil
+	}
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// errViewLost is what attach returns when the view went before the output had ended.
-var errViewLost = errors.New("the guest has gone")
-
 // process is a program on the host, with the terminal or the pipes it runs on, and everything it started that did not leave its
 // session (setsid(2)). It knows nothing of SSH: whatever shows it attaches to it, and may go away without ending it.
 //

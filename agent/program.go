@@ -1,5 +1,10 @@
 package agent
 
+import "errors"
+
+// errViewLost is what attach returns when the view went before the output had ended.
+var errViewLost = errors.New("the guest has gone")
+
 // command says what to start and around what.
 type command struct {
 	path     string

@@ -152,6 +152,7 @@ func (s *session) allocate(payload []byte) error {
 	t, err := openTerminal(winsize{req.Columns, req.Rows, req.Width, req.Height}, req.Modes)
 	if err != nil {
 		s.guest.log.Warn("no terminal for the guest", "error", err)
+		s.goSafely(func() { fmt.Fprintf(s.ch.Stderr(), "stagedoor: no terminal: %v\r\n", err) })
 		return err
 	}
 	s.term, s.termName = t, req.Term

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
+	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -148,6 +150,9 @@ func (x *sftpExtender) sync(body []byte) uint32 {
 	}
 	if !path.IsAbs(name) {
 		name = path.Join(x.dir, name)
+	}
+	if runtime.GOOS == "windows" {
+		name = strings.TrimPrefix(name, "/") // of /C:/dir/file
 	}
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {

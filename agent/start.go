@@ -236,7 +236,7 @@ func (s *session) fail(c command, err error) exit {
 	switch {
 	case !isDir(c.dir):
 		err = fmt.Errorf("the task's directory %s is not there", c.dir)
-	case !strings.ContainsRune(c.path, '/'):
+	case filepath.Base(c.path) == c.path:
 		err = fmt.Errorf("there is no program %s on the PATH", printable.Text(c.path, 64))
 	case c.path == s.guest.server.host.shell && errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("this machine has no shell, %s is not there. What works: sftp and scp, its own programs by their path "+
