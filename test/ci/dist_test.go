@@ -3,6 +3,7 @@ package ci_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -124,5 +125,22 @@ func copySource(t *testing.T, to string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDistSparesOtherFiles: a directory may be named by mistake.
+func TestDistSparesOtherFiles(t *testing.T) {
+	t.Parallel()
+	elsewhere := t.TempDir()
+	copySource(t, elsewhere)
+	precious := filepath.Join(elsewhere, "here", "precious")
+	if err := errors.Join(os.Mkdir(filepath.Dir(precious), 0o700), os.WriteFile(precious, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeDist(elsewhere, "here", "stagedoor-agent/"+platform); err == nil || !strings.Contains(err.Error(), "holds other files") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(precious); err != nil {
+		t.Error(err)
 	}
 }
