@@ -96,7 +96,8 @@ async function start(agent) {
   let ended = null;
   child.on('error', (error) => { ended = error.message; });
   child.on('exit', (status, signal) => { ended ??= `status ${status ?? signal}`; });
-  for (const until = Date.now() + registerPatience; ended === null && Date.now() < until; await sleep(100)) {
+  for (const until = Date.now() + registerPatience; ; await sleep(100)) {
+    const over = ended !== null || Date.now() >= until; // before what it wrote last is read
     const text = fs.readFileSync(out, 'utf8');
     if (text.includes('\n')) {
       console.log(`Enter this job with:\n${text.trim()}`);
@@ -104,6 +105,7 @@ async function start(agent) {
       leave(agent, child);
       return;
     }
+    if (over) break;
   }
   console.log(fs.readFileSync(log, 'utf8'));
   if (ended === null) {
