@@ -316,9 +316,7 @@ func TestBudgetFreesMemory(t *testing.T) {
 	}
 	waitFor(t, "the gateway to hold it all", func() bool { return heap()-before > (channels-1)*perFlow })
 	sweepUntil(t, b, "the memory to be freed", func() bool { return heap()-before < channels/2*perFlow })
-	if b.Stalled() != perFlow {
-		t.Errorf("%d bytes are stalled", b.Stalled())
-	}
+	sweepUntil(t, b, "one to be left, which may have got a packet through", func() bool { return b.Stalled() == perFlow })
 }
 
 // TestBudgetOfSmallPackets: a window of single bytes takes fifty times the memory
