@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/stagedoor/stagedoor/agent/hold"
 )
 
 const (
@@ -226,6 +228,7 @@ func (c *controlSocket) hold(ctx context.Context, nc net.Conn, ask controlReques
 		writeAnswer(nc, controlAnswer{Error: "the request cannot be read"})
 		return
 	}
+	going := ctx // ends when the agent does
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	nc.SetDeadline(time.Time{})
@@ -239,6 +242,9 @@ func (c *controlSocket) hold(ctx context.Context, nc net.Conn, ask controlReques
 		c.inform(ctx, nc)
 	}()
 	o, err := c.agent.hold(ctx, *ask.Reason, ask.Settings)
+	if going.Err() != nil && o.Result == hold.Canceled {
+		o = *outcome(hold.Lost) // nobody has cancelled the job
+	}
 	if err == nil {
 		c.agent.server.notify(func(*guest) notice { return released(o) })
 	}
