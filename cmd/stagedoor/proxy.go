@@ -109,7 +109,7 @@ func (p *proxy) run(ctx context.Context, stdin io.Reader, stdout io.Writer) erro
 // without a word: SSH says goodbye by itself.
 func proxyReceive(stdout io.Writer, c net.Conn) error {
 	_, err := io.Copy(stdout, c)
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) { // the last two: by us
 		return nil
 	}
 	return fmt.Errorf("connection to the gateway: %w", err)
