@@ -116,6 +116,9 @@ func TestPanicInEveryHandler(t *testing.T) {
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			c := w.mustDial("task-1", k)
+			if err := session(c); err != nil { // so that its own sign-in is behind it
+				t.Fatal(err)
+			}
 			before := w.metric("stagedoor_panics_total")
 			line.Store(&test.line)
 			test.do(c)
